@@ -12,7 +12,7 @@ import pytest
 from contracts.column_types import BIGINT, BOOLEAN, BYTEA, DATE, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ, numeric, verbatim
 from contracts.datasets import Format, RecordForm
 from services.ingestion.delivery import UnreadableDeliveryError
-from services.ingestion.records import parquet_process, record_pages
+from services.ingestion.records import parquet_process, parquet_records, record_pages
 from services.ingestion.records.opened import Limits
 from services.ingestion.records.parquet_process import write_lines
 from tests.fixtures.data_sets import PARQUET, data_set, records_in, rows_of, typed
@@ -126,6 +126,13 @@ def test_damaged_parquet_is_refused_whatever_it_does_to_its_reader(damage: str, 
     }[damage]
     with pytest.raises(UnreadableDeliveryError, match="damaged"):
         records_in(damaged, PARQUET)
+
+
+def test_a_reader_that_crashes_refuses_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand files with damaged bytes, about twenty-five ended it by a segmentation fault."""
+    monkeypatch.setattr(parquet_records, "_PROCESS", "services.of_no_such_name")
+    with pytest.raises(UnreadableDeliveryError, match="it is damaged: reading it as Parquet ended with code 1"):
+        records_in(written(tmp_path, GOOD), PARQUET)
 
 
 def test_the_process_ends_when_no_more_is_asked_of_it(tmp_path: Path) -> None:
