@@ -109,6 +109,8 @@ def test_a_row_in_flight_that_is_already_equal_counts_as_equal() -> None:
         (700, "{5,NULL}", True),
         (2**32 + 5, "{5}", False),  # ids are given without their upper half
         (2**32 + 5, "{4294967295}", True),
+        (1_767_227_400_001, "1767227400000", True),  # of a data set, whose stamp is a run
+        (1_767_227_400_001, "1770227400000", False),  # five weeks later
     ],
 )
 def test_a_row_is_in_quarantine_until_a_later_run_has_read_it_again(horizon: int | None, stamp: str, *, is_so: bool) -> None:
