@@ -55,12 +55,8 @@ class Run:
         return BatchIngested(**caused_by(self.command, EVENT_SOURCE, subject=batch_id, name="batch_ingested"), data=data)
 
     def leaves_manifest(self, batches: Sequence[BatchIngested]) -> bool:
-        """Whether the run leaves a manifest. An empty run for which no command waits leaves only its checkpoint.
-
-        What has been delivered of a data set is read from the manifest of its whole snapshot on, so that one has to be there.
-        """
-        begins_truth = any(state.whole_run == self.number for state in self.plan.datasets.values())
-        return bool(batches) or begins_truth or self.trigger is Trigger.OPERATOR
+        """Whether the run leaves a manifest. An empty run for which no command waits leaves only its checkpoint."""
+        return bool(batches) or self.trigger is Trigger.OPERATOR
 
     @property
     def trigger(self) -> Trigger | None:

@@ -8,13 +8,16 @@ import pytest
 
 from contracts.column_types import INTEGER, TEXT
 from contracts.datasets import Contents, Dataset, Format, RecordForm
-from contracts.messages import BatchIngested
+from contracts.messages import BatchIngested, Trigger
 from contracts.state import DatasetState
 from contracts.tables import SourceColumn, SourceTable
+from contracts.yaml_text import read_contract
 from services.ingestion.retention import tag_superseded
 from shared.source_store import SourceStore
 from shared.testing import FakeObjectStore
 from tests.fixtures.delivered import deliver, frame_of_rows
+from tests.fixtures.delivered_contract import TEXT as DOCUMENT
+from tests.unit.services.ingestion.delivered_scene import A, B, DeliveredScene, budget
 
 RATE = SourceTable(
     "rate",
@@ -77,3 +80,26 @@ async def test_a_bundle_is_kept_as_long_as_one_of_its_data_sets_needs_it(objects
     assert tagged(objects) == set()
     await tag_superseded(store, {"rate": DatasetState(whole_run=3, tagged_run=3), "budget": DatasetState(whole_run=4)})
     assert tagged(objects) == {both[0].object.key, "hashes"}
+
+
+async def test_runs_tag_what_an_earlier_one_has_replaced_and_remember_it() -> None:
+    scene = DeliveredScene()
+    await scene.put("budget/1.csv", budget(A))
+    first = await scene.ingest()
+    await scene.put("budget/2.csv", budget(B))
+    await scene.ingest()
+    await scene.ingest()
+    assert tagged(scene.objects) == {key_of(first)}  # and not the hashes: the other data set has had no whole snapshot
+    state = (await scene.checkpoint()).datasets["budget"]
+    assert state.tagged_run == state.whole_run
+
+
+async def test_a_run_with_which_a_truth_begins_leaves_a_manifest() -> None:
+    scene = DeliveredScene()
+    await scene.ingest(Trigger.SCHEDULE)
+    text = DOCUMENT.replace("      amount:\n", "      amount:\n      note:\n")
+    scene = replace(scene, contract=read_contract(text, "wider.yaml").part("plans"))
+    await scene.ingest(Trigger.SCHEDULE)
+    assert await scene.truth() == {}
+    for name, state in (await scene.checkpoint()).datasets.items():
+        assert state.whole_run is None or await scene.store.find_manifest(state.whole_run) is not None, name
