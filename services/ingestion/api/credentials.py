@@ -26,6 +26,7 @@ GIVEN = "STARLIFT_API_SECRET_"  # and a secret's name in capitals: where there i
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _USED = 0.9  # of a token's life: it must not expire on the way
 _LIFE_S = 300.0  # of a token, if the server does not say
+_ANSWER_BYTES = 2**20  # of an answer with a token: all of it is in memory
 
 
 def secrets_below(prefix: str, region: str) -> ReadSecret:
@@ -115,9 +116,9 @@ class Credentials:
             answer = await self.client.ask(f"POST {url.path}", "POST", url, headers, data=form)
         with answer.body as body:
             try:
-                found = json.load(body)
+                found = json.loads(body.read(_ANSWER_BYTES))
                 token, life = found["access_token"], float(found.get("expires_in") or _LIFE_S)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
                 token, life = "", 0.0
         if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
             raise CredentialsRefusedError(f"{url.path} answers without an access_token; correct token_url or the server")

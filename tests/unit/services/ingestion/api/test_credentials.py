@@ -128,6 +128,8 @@ async def test_an_expired_token_is_renewed_once() -> None:
         (answer([]), UnreadableDeliveryError, "/token answers without an access_token"),
         (answer(b"["), UnreadableDeliveryError, "/token answers without an access_token"),
         (token("t", expires_in="soon"), UnreadableDeliveryError, "/token answers without an access_token"),
+        (token("t", expires_in=10**400), UnreadableDeliveryError, "/token answers without an access_token"),
+        (token("t", more="x" * 2**20), UnreadableDeliveryError, "/token answers without an access_token"),
         (answer(b"<html>", content_type="text/html"), UnreadableDeliveryError, "/token was answered with text/html"),
     ],
 )
