@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.datasets import DROP_ZONE
+from contracts.files import Outcome
 from services.operator.files import Files, WaitingFile, files_of_no_data_set, read_files
 from services.operator.system import System
 from services.operator.terminal.session import AsJson, with_system
@@ -60,7 +61,7 @@ def show_files(console: Console, found: Files, unknown: list[WaitingFile]) -> No
         table.add_row(clock(record.written_at), _name(record.key), record.outcome, str(record.run or ""), *counts)
     console.print(table)
     for record in found.recorded:
-        if record.reason is not None and record.run is not None:
+        if record.reason is not None and record.outcome is not Outcome.UNCHANGED and record not in found.refused:
             console.print(Text(f"{printable(record.key)}: {printable(record.reason)}", "yellow"), soft_wrap=True)
     if bad := sum(record.bad for record in found.recorded):
         console.print(

@@ -86,6 +86,19 @@ async def test_a_snapshot_takes_the_place_of_every_file_before_it() -> None:
     assert not (await read(scene)).refused
 
 
+async def test_the_reason_of_a_refused_file_is_shown_after_another_one_has_taken_its_place() -> None:
+    scene = DeliveredScene()
+    await scene.put("budget/a.csv", b"rubbish\n")
+    await scene.ingest()
+    for _ in range(2):  # the second one is unchanged, which needs no reason
+        await scene.put("budget/b.csv", budget("1;2026-01-01;10.50"))
+        await scene.ingest()
+    console = Console(file=io.StringIO(), width=160, record=True)
+    show_files(console, await read(scene), [])
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith("dropzone/")]
+    assert line.startswith("dropzone/budget/a.csv: its header has no column 'product_id'")
+
+
 async def test_an_empty_snapshot_is_not_a_problem_once_it_is_believed() -> None:
     scene = DeliveredScene()
     await scene.put("budget/a.csv", budget("1;2026-01-01;10.50"))
