@@ -1,4 +1,4 @@
-"""The process that reads Parquet: it writes the records of a file as JSON lines, with every number exact."""
+"""The process that reads Parquet: it writes the records of a file as JSON lines, with every number exact, decimals as texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from fastparquet import ParquetFile, parquet_thrift
 from services.ingestion.delivery import UnreadableDeliveryError
 from services.ingestion.records.parquet_records import REFUSED
 from shared.codecs.codec import MIB
-from shared.codecs.json_text import jsonb_text
 
 _ROW_GROUP_BYTES = 256 * MIB  # of the columns that are read, before compression
 _MEMORY = 4 * 1024 * MIB  # of addresses
@@ -52,6 +51,7 @@ def write_lines(file: BinaryIO, columns: Mapping[str, tuple[bool, bool]], output
     parquet._base_dtype = None  # noqa: SLF001
     parquet.fmd.key_value_metadata = []
     parquet._set_attrs()  # noqa: SLF001
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     new: dict[str, Any] = dict.fromkeys(elements.keys() - columns.keys())
     for group in parquet.row_groups:
         read = [one.meta_data for one in group.columns if _text(one.meta_data.path_in_schema[0]) in columns]
@@ -60,8 +60,7 @@ def write_lines(file: BinaryIO, columns: Mapping[str, tuple[bool, bool]], output
     for frame in parquet.iter_row_groups(columns=list(columns), categories=[], index=False):
         values = [map(meanings[name], frame[name].astype(object).where(frame[name].notna(), None)) for name in columns]
         for row in zip(*values, strict=True):
-            line = f"{jsonb_text(new | dict(zip(columns, row, strict=True)))}\n"
-            output.write(line.encode())
+            output.write(f"{encode(new | dict(zip(columns, row, strict=True)))}\n".encode())
             new = {}
 
 
@@ -136,15 +135,16 @@ def _time_unit(element: Any) -> tuple[int | None, bool]:
     return converted.get(element.converted_type) if element.converted_type is not None else None, True
 
 
-def _decimal(value: Any, scale: int, length: int) -> Decimal:
+def _decimal(value: Any, scale: int, length: int) -> str:
     """A decimal of its last digits, a number or bytes. numpy strips the zeros at the end of bytes of fixed length."""
     number = int.from_bytes(value.ljust(length, b"\0"), "big", signed=True) if isinstance(value, bytes) else int(value)
-    digits = Decimal(number).as_tuple()
-    return Decimal((digits.sign, digits.digits, -scale))
+    digits = str(abs(number)).rjust(scale + 1, "0")
+    whole, decimals = digits[: len(digits) - scale], digits[len(digits) - scale :]
+    return f"{'-' * (number < 0)}{whole}{'.' * (scale > 0)}{decimals}"
 
 
-def _whole(value: Any) -> Decimal:
-    return Decimal(float(value))
+def _whole(value: Any) -> str:
+    return f"{Decimal(float(value)):f}"
 
 
 def _day(value: Any) -> str:

@@ -32,7 +32,12 @@ def parquet_pages(file: BinaryIO, table: SourceTable, limits: Limits) -> Iterato
         columns = {one.name: [one.type.is_whole_number, one.type == BYTEA] for one in table.stored_columns}
         command = [sys.executable, "-m", _PROCESS, str(number), json.dumps(columns)]
         with subprocess.Popen(  # noqa: S603 (our own program)
-            command, pass_fds=[number], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            pass_fds=[number],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal must not look like a crash on bad data
         ) as process:
             try:
                 yield from json_line_pages(Opened(cast("BinaryIO", process.stdout), limits), table)

@@ -38,12 +38,14 @@ def test_values_of_parquet_are_exact(tmp_path: Path) -> None:
         "note": TEXT,
         "seal": BYTEA,
         "few": BIGINT,
+        "many": BIGINT,
     }
     query = """SELECT 9007199254740993::bigint AS id, '-0.05'::decimal(12,2) AS small,
         '1234567890123456789012345678.0000001280'::decimal(38,10) AS large,
         true AS good, date '1969-12-31' AS born, time '23:59:59.000001' AS opens, timestamp '1969-12-31 23:59:59.999999' AS at,
-        timestamptz '2026-11-01 09:30:00+02' AS sent, 'é' AS note, '\\x00\\xff'::blob AS seal, 3::double AS few, 7 AS more
-        UNION ALL SELECT 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"""
+        timestamptz '2026-11-01 09:30:00+02' AS sent, 'é' AS note, '\\x00\\xff'::blob AS seal, 3::double AS few,
+        -4::decimal(10,0) AS many, 7 AS more
+        UNION ALL SELECT 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"""
     found = typed(written(tmp_path, query), data_set(RecordForm(Format.PARQUET), columns))
     first, second = rows_of(found)
     assert first == {
@@ -58,6 +60,7 @@ def test_values_of_parquet_are_exact(tmp_path: Path) -> None:
         "note": "é",
         "seal": "\\x00ff",
         "few": 3,
+        "many": -4,
     }
     assert second == {**dict.fromkeys(columns), "id": 2}
     assert (found.places, set(found.new_columns)) == ([1, 2], {"more"})
