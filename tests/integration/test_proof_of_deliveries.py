@@ -182,10 +182,16 @@ async def test_a_prover_who_may_not_create_temporary_tables_learns_what_to_grant
         execute(admin, warehouse_grants(database, LOADER, prover, analyst))
         execute(admin, f"ALTER ROLE {prover} PASSWORD '{postgres_cluster.password(prover)}'")
         async with open_pipeline(url, url, contract=PLANS, source_name="plans", objects=stand.pipeline.objects) as proving:
-            with pytest.raises(PermanentError, match=r"may not create temporary tables.*`starlift grants warehouse`"):
+            with pytest.raises(
+                PermanentError, match=r"needs temporary tables.*may not create any; run the SQL of `starlift grants warehouse`"
+            ):
                 await proving.verify()
             execute(admin, warehouse_grants(PLANS, LOADER, prover, analyst))
             await require_equal(proving)
+        execute(admin, f"ALTER ROLE {prover} SET default_transaction_read_only = on")
+        async with open_pipeline(url, url, contract=PLANS, source_name="plans", objects=stand.pipeline.objects) as reading:
+            with pytest.raises(PermanentError, match="transactions are read-only here; point STARLIFT_WAREHOUSE_URL at the"):
+                await reading.verify()
     finally:
         execute(admin, *(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in (prover, analyst)))
 

@@ -7,8 +7,8 @@ otherwise be on both sides.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -93,6 +93,20 @@ async def open_tables(
             yield connection, system.contract
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Around what creates the first temporary table."""
+    what = "a proof of data sets needs temporary tables in the warehouse for what was delivered, and"
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        advice = "run the SQL of `starlift grants warehouse` again, or GRANT TEMPORARY ON DATABASE to the role"
+        raise PermanentError(f"{what} the role of this command may not create any; {advice}") from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        advice = "point STARLIFT_WAREHOUSE_URL at the primary, and let the role's transactions write"
+        raise PermanentError(f"{what} its transactions are read-only here; {advice}") from error
+
+
 async def _fill(connection: asyncpg.Connection, truth: Truth, only: Collection[Key] | None) -> None:
     """Make the table of a data set: copy every row that was delivered, and keep the newest of each key."""
     table, columns = truth.table, [truth.table.defect, *(column.name for column in truth.table.columns)]
@@ -104,13 +118,8 @@ async def _fill(connection: asyncpg.Connection, truth: Truth, only: Collection[K
             *(f"{quoted(name)} bigint" for name in runs),
         ]
     )
-    try:
+    with _explained():
         await connection.execute(f"CREATE TEMPORARY TABLE {quoted(_STAGING)} ({staged}) ON COMMIT DROP")
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise PermanentError(
-            "the role of this command may not create temporary tables in the warehouse, where it needs some for what was "
-            "delivered; run the SQL of `starlift grants warehouse` again, or GRANT TEMPORARY ON DATABASE to the role"
-        ) from error
     if only is None:
         async for landed in truth.rows():
             await _copy(connection, table, landed.frame, landed.extract.whole_run or 0, landed.run)
