@@ -177,3 +177,13 @@ async def test_a_filter_judges_the_values_that_could_be_read(stand: Stand) -> No
     await filtered.run()
     assert await filtered.budgets() == [(1, "10.50"), (4, "5.00")]  # what was refused is as it was before
     await filtered.require_equal(quarantined=2)
+
+
+async def test_a_fact_of_a_data_set_with_a_version_may_show_an_earlier_run_than_the_last_that_brought_it(stand: Stand) -> None:
+    fact = "  fact_product:\n    fact: product\n    columns: {product_id: , product_name: , updated_at: }\n  fact_budget:\n"
+    later = stand.reading(read_contract(TEXT.replace("  fact_budget:\n", fact), "with a fact.yaml"))
+    await later.run()
+    await later.scene.put("product/3.jsonl", product(1, "Old lamp", day=3) + product(2, "Newer desk", day=7))
+    await later.run()
+    await later.require_equal()
+    assert (await check_history(later.system)).is_complete

@@ -45,7 +45,8 @@ class Flaw(StrEnum):
     CHANGED = "changed"  # of a dimension: its columns are not what the batch brought
     DOUBLED = "doubled"  # several rows hold it
     UNKNOWN = "unknown"  # the fact table has it, and no batch that could be read brought it
-    WRONG_RUN = "of a wrong run"  # its row is of another run than the last that brought it
+    # Its row is of another run than the last that brought it, which of a data set with a version may well be.
+    WRONG_RUN = "of a wrong run"
     NOT_CURRENT = "not current"  # it should be, and the view does not show it
     WRONGLY_CURRENT = "wrongly current"  # the view shows it, and should not
 
@@ -230,7 +231,7 @@ class _FactCheck:
                 detail = f"batch {batch.batch_id} of run {batch.run} brought it"
                 if not row["rows_found"]:
                     self._add(Flaw.LOST, version, detail)
-                elif row["run"] is not None and row["run"] < batch.run:
+                elif row["run"] is not None and row["run"] < batch.run and not self.system.contract.version_of(self.fact):
                     self._add(Flaw.WRONG_RUN, version, f"{detail}, its row is of a batch of run {row['run']}")
         if written > len(brought) - elsewhere:
             arguments = ([batch.batch_id for batch, _ in group], *_columns(version for _, version in brought))
