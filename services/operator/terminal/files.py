@@ -50,7 +50,7 @@ def show_files(console: Console, found: Files, unknown: list[WaitingFile]) -> No
     for one in unknown:
         console.print(Text(f"no data set has the folder of {printable(one.key)}: nothing takes it", "yellow"), soft_wrap=True)
     if not (found.waiting or found.recorded):
-        console.print("no file waits, and none was taken")
+        console.print("no file waits, and none was taken; a database has none")
         return
     table = Table("written at", "file", "outcome", "run", "records", "bad", title="Files", title_justify="left")
     table.columns[1].overflow = "fold"
