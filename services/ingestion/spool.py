@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -24,6 +23,7 @@ from services.ingestion.records.typed import frame_of, place_word
 from services.ingestion.source import BatchLimits
 from shared.codecs import codec_of
 from shared.errors import TransientError
+from shared.parquet import decode_parquet, encode_parquet
 
 NEW_COLUMNS_MAXIMUM = 100  # names that are reported: members of JSON objects may be called anything, each by another name
 
@@ -38,7 +38,7 @@ class Spool:
 
     delivery: Delivery
     file: IO[bytes]  # without a name, so that nothing of a killed run is left on the disk
-    pages: list[tuple[int, int, int]] = field(default_factory=list)  # where each begins in the file; its rows, and their bytes
+    pages: list[tuple[int, int, int]] = field(default_factory=list)  # where each ends in the file; its rows, and their bytes
     row_count: int = 0  # with a key
     bad_count: int = 0  # records that are not among them
     lacks_keys: bool = False  # whether the keys of some records are not known
@@ -74,28 +74,27 @@ class Spool:
 
     async def frames(self, limits: BatchLimits) -> AsyncGenerator[pd.DataFrame, None]:
         """Its rows, as many at a time as make half a batch, at most: each frame becomes an object."""
+        self.file.seek(0)
         group, rows, size = list[int](), 0, 0
-        for start, row_count, byte_count in self.pages:
+        for end, row_count, byte_count in self.pages:
             if group and (rows + row_count > limits.rows // 2 or size + byte_count > limits.byte_count // 4):
                 yield await asyncio.to_thread(self._read, group)
                 group, rows, size = [], 0, 0
-            group.append(start)
+            group.append(end)
             rows, size = rows + row_count, size + byte_count
         if group:
             yield await asyncio.to_thread(self._read, group)
 
-    def _read(self, starts: Sequence[int]) -> pd.DataFrame:
-        frames = list[pd.DataFrame]()
-        for start in starts:
-            self.file.seek(start)
-            frames.append(pickle.load(self.file))  # noqa: S301 - written by this run
+    def _read(self, ends: Sequence[int]) -> pd.DataFrame:
+        """The pages from the place of the file to `ends`."""
+        frames = [decode_parquet(self.file.read(end - self.file.tell()), self.table.extract_types) for end in ends]
         return pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]
 
     def write(self, frames: Sequence[pd.DataFrame]) -> None:
         """Append a page."""
         rows = pd.concat(frames, ignore_index=True) if frames[1:] else frames[0]
+        self.file.write(encode_parquet(rows, self.table.extract_types))
         self.pages.append((self.file.tell(), len(rows), int(rows.memory_usage(deep=True).sum())))
-        pickle.dump(rows, self.file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 async def spooled(delivery: Delivery) -> Spool:
