@@ -19,6 +19,8 @@ from services.ingestion.records.parquet_records import REFUSED
 from shared.codecs.codec import MIB
 
 _ROW_GROUP_BYTES = 256 * MIB  # of the columns that are read, before compression
+_ROW_GROUP_VALUES = 20_000_000  # likewise: a dictionary makes their bytes few
+_ROWS = 10_000  # that are objects of Python at a time
 _MEMORY = 4 * 1024 * MIB  # of addresses
 _PER_SECOND = {"MILLIS": 10**3, "MICROS": 10**6, "NANOS": 10**9}
 
@@ -55,13 +57,19 @@ def write_lines(file: BinaryIO, columns: Mapping[str, tuple[bool, bool]], output
     new: dict[str, Any] = dict.fromkeys(elements.keys() - columns.keys())
     for group in parquet.row_groups:
         read = [one.meta_data for one in group.columns if _text(one.meta_data.path_in_schema[0]) in columns]
-        if sum(one.total_uncompressed_size for one in read) > _ROW_GROUP_BYTES:
-            raise UnreadableDeliveryError(f"it has a row group of more than {_ROW_GROUP_BYTES // MIB} MiB; write smaller ones")
+        if (
+            sum(one.total_uncompressed_size for one in read) > _ROW_GROUP_BYTES
+            or group.num_rows * len(columns) > _ROW_GROUP_VALUES
+        ):
+            size = f"{_ROW_GROUP_BYTES // MIB} MiB or {_ROW_GROUP_VALUES // 10**6} million values"
+            raise UnreadableDeliveryError(f"it has a row group of more than {size}; write smaller ones")
     for frame in parquet.iter_row_groups(columns=list(columns), categories=[], index=False):
-        values = [map(meanings[name], frame[name].astype(object).where(frame[name].notna(), None)) for name in columns]
-        for row in zip(*values, strict=True):
-            output.write(f"{encode(new | dict(zip(columns, row, strict=True)))}\n".encode())
-            new = {}
+        for start in range(0, len(frame), _ROWS):
+            rows = frame.iloc[start : start + _ROWS].astype(object)
+            values = [map(meanings[name], rows[name].where(rows[name].notna(), None)) for name in columns]
+            for row in zip(*values, strict=True):
+                output.write(f"{encode(new | dict(zip(columns, row, strict=True)))}\n".encode())
+                new = {}
 
 
 def _meaning(name: str, element: Any, is_whole: bool, is_bytes: bool) -> Callable[[Any], Any]:  # noqa: FBT001 (of the command)
