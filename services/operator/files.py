@@ -15,6 +15,7 @@ from contracts.state import DatasetState
 from contracts.tables import SourceTable
 from services.operator.errors import NotLoadedError, UsageError
 from services.operator.system import System
+from services.operator.wording import printable
 from shared.dropzone import waiting_files
 from shared.reading import all_of
 
@@ -79,7 +80,7 @@ async def require_none_refused(system: System, since: datetime) -> None:
     refused = [one for one in (await read_files(system, limit=RECORDS_READ)).refused if one.recorded_at >= since]
     if refused:
         more = f"; and {len(refused) - 1:,} more, see `starlift files`" if refused[1:] else ""
-        raise NotLoadedError(f"'{refused[0].key}' was refused: {refused[0].reason}{more}")
+        raise NotLoadedError(f"'{printable(refused[0].key)}' was refused: {printable(refused[0].reason)}{more}")
 
 
 def problems_of_files(files: Files, at: datetime) -> Iterator[str]:
@@ -87,7 +88,7 @@ def problems_of_files(files: Files, at: datetime) -> Iterator[str]:
     if files.refused:
         last = files.refused[0]
         more = f" and {len(files.refused) - 1:,} more" if files.refused[1:] else ""
-        yield f"refused: '{last.key}'{more}; `starlift files` shows why"
+        yield f"refused: '{printable(last.key)}'{more}; `starlift files` shows why"
     late = [one for one in files.waiting if at - one.written_at > OVERDUE]
     if late:
         minutes = max(at - one.written_at for one in late).total_seconds() / 60

@@ -118,6 +118,16 @@ async def test_a_file_that_nothing_takes_is_a_problem_after_a_while() -> None:
     assert problem == "files that nothing has taken for up to 120 min: 1; `starlift files` lists them"
 
 
+async def test_a_name_that_would_steer_the_terminal_is_escaped() -> None:
+    scene = DeliveredScene()
+    await scene.put("product/\x1b[2J.jsonl", b"rubbish\n")
+    await scene.ingest()
+    (problem,) = problems_of_files(await read(scene), EPOCH)
+    assert r"'dropzone/product/\x1b[2J.jsonl'" in problem
+    with pytest.raises(NotLoadedError, match=r"/\\x1b\[2J"):
+        await require_none_refused(system_of(scene), EPOCH)
+
+
 async def test_a_wait_ends_with_what_was_refused_since_its_command() -> None:
     scene = DeliveredScene()
     await scene.put("product/a.jsonl", b"rubbish\n")
