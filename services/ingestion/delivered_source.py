@@ -38,6 +38,7 @@ from shared.source_keys import Key, keys_of
 from shared.source_store import SourceStore
 
 NO_DATABASE = SourceIdentity(system_identifier=0, timeline=0, database_oid=0, statistics_reset="")
+FROM_THE_BEGINNING = dict.fromkeys(("since", "etag", "last_modified"))  # an API is asked for everything again
 INCOMPLETE = "some of its records have no key that can be read, so rows that it lacks are not marked deleted"
 BELIEVE = "it has no record, so that every row would be marked deleted; if that is right, run `starlift ingest --believe-empty`"
 
@@ -192,8 +193,9 @@ class DeliveredSnapshot:
         is_believed = known.is_emptied and request.believe_empty
         if is_believed or table.name in full:
             update = {"whole_run": self.run, "sha256": None, "is_emptied": known.is_emptied and not is_believed}
-            return read_as(table, known).model_copy(update=update)
-        return known
+            known = read_as(table, known).model_copy(update=update)
+        is_full = not isinstance(request, LookUpKeysData) and request.mode is Mode.FULL
+        return known.model_copy(update=FROM_THE_BEGINNING) if is_full else known
 
     async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         """See OpenSnapshot. A data set has no partners, and no parts."""

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from contracts.contract import Contract
-from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Trigger, decode
+from contracts.messages import BatchIngested, IngestSource, IngestSourceData, Mode, Trigger, decode
 from contracts.state import DatasetState
 from contracts.yaml_text import read_contract
 from services.ingestion.api.deliveries import ApiDeliveries
@@ -60,9 +60,9 @@ class ApiRuns:
         self.ticks += 1
         return UUID(int=self.ticks)
 
-    async def ingest(self) -> list[BatchIngested]:
+    async def ingest(self, mode: Mode = Mode.CHANGES) -> list[BatchIngested]:
         before = len(self.queue.sent)
-        data = IngestSourceData(source_name="rates", trigger=Trigger.OPERATOR)
+        data = IngestSourceData(source_name="rates", trigger=Trigger.OPERATOR, mode=mode)
         assert await handle(IngestSource(**opening("tests"), data=data), self.deps) == Done()
         return [batch for sent in self.queue.sent[before:] if isinstance(batch := decode(sent.body), BatchIngested)]
 
@@ -106,6 +106,19 @@ async def test_all_pages_become_one_run_and_the_next_begins_after_it() -> None:
         "/rates?base=EUR&since=2026-11-27",
     ]
     assert {request.headers["authorization"] for request in server.requests} == {"Bearer t-1"}
+
+
+async def test_a_full_run_has_the_api_asked_for_everything_again() -> None:
+    """A correction of an earlier day is not among what comes after the position."""
+    corrected = ("USD", "2026-11-26", "1.3")
+    async with serving(page(USD), page(LATER), page(corrected, LATER)) as server:
+        runs = ApiRuns(server.url)
+        await runs.ingest()
+        await runs.ingest()
+        await runs.ingest(Mode.FULL)
+        assert await runs.truth() == {("USD", "2026-11-26"): 1_300_000, ("USD", "2026-11-27"): 1_200_000}
+        assert (await runs.state()).since == "2026-11-27"
+    assert server.requests[2].target == server.requests[0].target
 
 
 async def test_a_fetch_that_ends_in_its_middle_announces_nothing_and_is_repeated_from_its_beginning() -> None:
