@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
-import resource
-import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from services.ingestion.delivery import BadRecord, Record
 from services.ingestion.records import read_records
 from services.ingestion.spool import spooled
 from shared.codecs.codec import MIB
+from tests.bench.usage import peak_rss_bytes
 from tests.fixtures.data_sets import data_set
 
 COLUMNS = {"id": BIGINT, "month": DATE, "amount": numeric(12, 2), "note": TEXT, "at": TIMESTAMP, "good": BOOLEAN}
@@ -75,7 +75,7 @@ def measure(mib: int, columns: int) -> dict[str, float]:
         started, cpu = perf_counter(), process_time()
         spool = asyncio.run(spooled(LocalFile(path)))
         seconds, cpu = perf_counter() - started, process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = peak_rss_bytes(os.getpid()) or 0  # not the one of getrusage(), which begins with that of the process before
         return {
             "mib": round(path.stat().st_size / MIB),
             "records": spool.row_count,
