@@ -189,13 +189,16 @@ class DeliveredSnapshot:
             if taken.is_emptied and not request.believe_empty:
                 return known.model_copy(update={"is_emptied": True})
             left = read_as(table, taken.state()).model_copy(update={"is_emptied": False})
-            return left.model_copy(update={"whole_run": self.run}) if taken.is_whole else left
+            return left.model_copy(update={"whole_run": self.run, "taken_run": self.run}) if taken.is_whole else left
         is_believed = known.is_emptied and request.believe_empty
         if is_believed or table.name in full:
             update = {"whole_run": self.run, "sha256": None, "is_emptied": known.is_emptied and not is_believed}
+            update |= {"taken_run": self.run} if is_believed else {}
             known = read_as(table, known).model_copy(update=update)
         is_full = not isinstance(request, LookUpKeysData) and request.mode is Mode.FULL
-        return known.model_copy(update=FROM_THE_BEGINNING) if is_full else known
+        if is_full and table.dataset is not None and table.dataset.request is not None:
+            return known.model_copy(update={**FROM_THE_BEGINNING, "taken_run": self.run})
+        return known
 
     async def pages(self, plan: Plan, limits: BatchLimits, part: TablePart | None = None) -> AsyncGenerator[list[Page], None]:
         """See OpenSnapshot. A data set has no partners, and no parts."""

@@ -107,10 +107,10 @@ async def _records(system: System, dataset: str, limit: int) -> list[FileRecord]
 def _not_replaced(table: SourceTable, records: Sequence[FileRecord], state: DatasetState | None) -> list[FileRecord]:
     """The refused files that no later one has replaced: any whole snapshot, or of increments a file of the same name."""
     is_whole = table.dataset is not None and table.dataset.contents is Contents.SNAPSHOT
-    whole_run = state.whole_run or 0 if state is not None else 0  # about the time of its start, in milliseconds
+    taken_run = state.taken_run or 0 if state is not None else 0  # about the time of its start, in milliseconds
     refused = dict[str, FileRecord]()
     for record in records:
-        if record.outcome is Outcome.REFUSED and record.recorded_at.timestamp() * 1_000 < whole_run:
+        if record.outcome is Outcome.REFUSED and record.recorded_at.timestamp() * 1_000 < taken_run:
             continue
         if record.outcome is Outcome.REFUSED:
             refused[record.key] = record

@@ -162,7 +162,7 @@ async def open_records(system: System) -> list[Entry]:
     if system.source is not None:
         return []
     checkpoint = await system.store.find_checkpoint()
-    whole = {name: state.whole_run or 0 for name, state in checkpoint.datasets.items()} if checkpoint else {}
+    whole = {name: state.taken_run or 0 for name, state in checkpoint.datasets.items()} if checkpoint else {}
     found = dict[tuple[str, Key], Entry]()
     async for entry in read_entries(system.store):
         if entry.is_record and entry.run > whole.get(entry.source_table, 0):

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 from rich.console import Console
 
-from contracts.messages import Trigger
+from contracts.messages import Mode, Trigger
 from services.operator.errors import NotLoadedError, UsageError
 from services.operator.files import OVERDUE, Files, files_of_no_data_set, problems_of_files, read_files, require_none_refused
 from services.operator.ingest import request_run, wait_until_loaded
@@ -84,6 +84,15 @@ async def test_a_snapshot_takes_the_place_of_every_file_before_it() -> None:
     await scene.put("product/snapshot/b.jsonl", product(1, "one", 1))
     await scene.ingest()
     assert not (await read(scene)).refused
+
+
+async def test_a_run_that_announces_again_what_is_known_takes_the_place_of_no_file() -> None:
+    scene = DeliveredScene()
+    await scene.put("product/a.jsonl", product(1, "one", 1))
+    await scene.put("product/b.jsonl", b"rubbish\n")
+    await scene.ingest()
+    await scene.ingest(mode=Mode.FULL)
+    assert [one.key for one in (await read(scene)).refused] == ["dropzone/product/b.jsonl"]
 
 
 async def test_the_reason_of_a_refused_file_is_shown_after_another_one_has_taken_its_place() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.messages import BatchRemodelled, decode
+from contracts.messages import BatchRemodelled, Mode, decode
 from contracts.quarantine import RECORD, Problem, RefusedRow
 from services.operator.quarantine import open_records
 from services.remodelling.handler import Dependencies, handle
@@ -53,6 +53,8 @@ async def test_such_a_record_is_listed_once_until_a_whole_snapshot_is_taken() ->
     assert (entry.table, entry.key) == ("fact_budget", ("line 3 of dropzone/budget/a.csv",))
     assert entry.row == {RECORD: '{"product_id": "x", "month": "2026-01-01", "amount": "1"}'}
     assert entry.run == scene.announced[-1].data.run
+    await scene.ingest(mode=Mode.FULL)
+    assert len(await open_records(system_of(scene))) == 1, "what is announced again does not have it"
     await scene.put("budget/a.csv", budget(A))
     await scene.ingest()
     assert await open_records(system_of(scene)) == []

@@ -115,7 +115,9 @@ async def test_a_full_run_has_the_api_asked_for_everything_again() -> None:
         runs = ApiRuns(server.url)
         await runs.ingest()
         await runs.ingest()
+        assert (await runs.state()).taken_run is None
         await runs.ingest(Mode.FULL)
+        assert (await runs.state()).taken_run == (await runs.state()).whole_run, "what was refused before is asked for again"
         assert await runs.truth() == {("USD", "2026-11-26"): 1_300_000, ("USD", "2026-11-27"): 1_200_000}
         assert (await runs.state()).since == "2026-11-27"
     assert server.requests[2].target == server.requests[0].target
