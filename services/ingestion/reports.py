@@ -21,8 +21,10 @@ def report_plan(run: Run, held_back_limit: timedelta) -> None:
         _log.info("full_read", run=run.number, reasons=plan.reasons, tables=sorted(plan.full_tables))
     for name, table in sorted(now.tables.items()):
         if table.new_columns and (before is None or table.described_columns != before.new_columns.get(name)):
-            carried = plan.carried.get(name, ())
-            _log.warning("new_columns", run=run.number, table=name, columns=table.described_columns, carried=carried)
+            carried, columns = plan.carried.get(name, ()), table.described_columns
+            if plan.contract.source_table(name).dataset is not None:  # the names of a record's members may be values
+                columns = (f"{len(columns)} that `starlift status` lists",)
+            _log.warning("new_columns", run=run.number, table=name, columns=columns, carried=carried)
         if not (table.has_row_versions or plan.contract.source_table(name).full) and (
             before is None or table.fingerprint != before.tables.get(name)
         ):

@@ -293,5 +293,8 @@ async def test_half_a_surrogate_pair_stops_no_run(scene: DeliveredScene, line: b
 async def test_only_some_of_very_many_unknown_columns_are_kept(scene: DeliveredScene) -> None:
     row = product(1, "ink", 1).rstrip()[:-1]
     await scene.put("product/a.jsonl", b"".join(row + f', "c{number}": 1}}\n'.encode() for number in range(1000)))
-    await scene.ingest()
+    with capture_logs() as logs:
+        await scene.ingest()
     assert len((await scene.checkpoint()).new_columns["product"]) == NEW_COLUMNS_MAXIMUM
+    (told,) = [log["columns"] for log in logs if log["event"] == "new_columns"]
+    assert told == (f"{NEW_COLUMNS_MAXIMUM} that `starlift status` lists",), "names of members may be values"
