@@ -31,7 +31,7 @@ _PAGING_NEEDS = {
 
 
 def _url(text: str) -> str:
-    """A URL that holds no credentials, and that a path can be added to."""
+    """A URL without credentials, to which a path can be added."""
     try:
         parts = urlsplit(text if re.fullmatch(r"[!-~]+", text) else "")
         is_absolute = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -40,7 +40,7 @@ def _url(text: str) -> str:
     if not is_absolute:
         raise ValueError(_NOT_A_URL)
     if "@" in parts.netloc:
-        raise ValueError("a URL in a contract holds no credentials; put them into a secret, and name it as `secret`")
+        raise ValueError("a URL in a contract must not have credentials; put them into a secret, and name it as `secret`")
     if "?" in text or "#" in text:
         raise ValueError("the URL has a query or a fragment; write what is sent with a request as its `parameters`")
     return text
@@ -73,7 +73,7 @@ Url = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_url)]
 SecretName = Annotated[str, AfterValidator(_secret)]
 BodyPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^.\x00]+(\.[^.\x00]+)*$")]
 Parameter = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
-# It may be empty, or what YAML reads as something else than a text.
+# It may be empty, or something that YAML does not read as a text.
 _Text = Annotated[str, Field(max_length=200), Written, WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 
 
@@ -166,7 +166,7 @@ class SinceDocument(Closed):
     @model_validator(mode="after")
     def _one_origin(self) -> SinceDocument:
         if (self.column is None) == (self.at is None):
-            raise ValueError("`since` has either `column`, of the data set, or `at`, a place in the body of an answer")
+            raise ValueError("`since` needs either `column`, of the data set, or `at`, a place in the body of an answer")
         return self
 
 
@@ -184,7 +184,7 @@ class RequestDocument(Delivered):
     def _fits_together(self) -> RequestDocument:
         reads_body = self.paging.by in _BODY_PAGING or (self.since is not None and self.since.at is not None)
         if reads_body and self.format is not Format.JSON:
-            raise ValueError(f"`at` is a place in a JSON body, and the format is {self.format}; page or count in another way")
+            raise ValueError(f"`at` is a place in a JSON body, and the format is {self.format}; use another paging or `column`")
         if self.since is not None and self.contents is Contents.SNAPSHOT:
             raise ValueError("`since` asks for a part of the rows; write `contents: increment`, or remove it")
         sent = [self.paging.parameter, self.paging.size_parameter, self.since.parameter if self.since else None]
@@ -238,7 +238,7 @@ class ApiDocument(Closed):
             if option in self.model_fields_set and self.authentication is not kind:
                 raise ValueError(f"`{option}` goes with `authentication: {kind}`; remove it")
         if (self.authentication is Authentication.NONE) != (self.secret is None):
-            raise ValueError("`authentication` and `secret` go together: how requests prove who sends them, and by what")
+            raise ValueError("`authentication` and `secret` need each other; add the missing one, or remove both")
         if self.authentication is Authentication.OAUTH2 and self.token_url is None:
             raise ValueError("`authentication: oauth2` needs `token_url`")
         return self

@@ -36,7 +36,7 @@ def source_problems(contract: Contract) -> Iterator[str]:
         if source.dataset is not None:
             yield from (f"'{source.name}' {problem}" for problem in _dataset_problems(contract, source, source.dataset))
         if source.source_name in NO_SOURCES - kinds.keys():
-            yield f"a source can't be called '{source.source_name}', like a folder of the buckets; give it another name"
+            yield f"a source can't be called '{source.source_name}', which is a folder of the buckets; give it another name"
         first = kinds.setdefault(source.source_name, source)
         if _kind(source) != _kind(first):
             yield (
@@ -46,12 +46,12 @@ def source_problems(contract: Contract) -> Iterator[str]:
 
 
 def repeated(what: str, names: list[str]) -> Iterator[str]:
-    """A sentence for each of the `names` that is there twice."""
+    """A sentence for each of the `names` that occurs twice."""
     return (f"{what} '{name}'" for name in dict.fromkeys(names) if names.count(name) > 1)
 
 
 def name_problem(name: str) -> str | None:
-    """Why a source table may not be called so: the keys of its objects hold the name."""
+    """Why a source table may not have this name, which is part of the keys of its objects; None if it may."""
     is_unfit = "/" in name or min(name) < " "
     return "its name has a '/' or a control character, which the key of an object can't have" if is_unfit else None
 
@@ -92,7 +92,7 @@ def _dataset_problems(contract: Contract, source: SourceTable, dataset: Dataset)
             )
     databases = {table.source_name for table in contract.source_tables if table.dataset is None} - {None}
     if dataset.request is not None and dataset.request.api.secret in databases:
-        yield f"would send the login of the database '{dataset.request.api.secret}' to an API; name a secret of its own"
+        yield f"would send the login of the database '{dataset.request.api.secret}' to an API; name another secret"
     if dataset.version is not None:
         yield from _version_problems(contract, source, dataset.version, dataset.contents)
 
@@ -101,9 +101,9 @@ def _version_problems(contract: Contract, source: SourceTable, version: str, con
     """Loading compares the versions of two images of a row by what the star holds of them."""
     column = source.column(version)
     if contents is Contents.SNAPSHOT:
-        yield "has a `version`, which only increments have: a snapshot replaces all rows"
+        yield "has a `version`, which only increments have, since a snapshot replaces all rows; remove it"
     if version in source.key:
-        yield f"has the `version` '{version}' in its key; a version tells states of one key apart"
+        yield f"has the `version` '{version}' in its key; name another column, which tells states of one key apart"
     if column.nullable:
         yield f"has the `version` '{version}', which may be NULL; declare it `not null`"
     if not _orders(column.type):
@@ -116,13 +116,13 @@ def _version_problems(contract: Contract, source: SourceTable, version: str, con
             problem = "must copy it as a column that is not nullable"
             yield f"has the `version` '{version}', which loading compares: '{table.name}' {problem}"
         if isinstance(table, Fact) and table.version:
-            yield f"has the `version` '{version}', and '{table.name}' a `version` of its own; remove one of them"
+            yield f"has the `version` '{version}', and '{table.name}' has a `version` of its own; remove one of them"
         if isinstance(table, Dimension) and table.history:
-            yield f"has the `version` '{version}', and '{table.name}' has `history`, whose order is that of runs; remove one"
+            yield f"has the `version` '{version}', and '{table.name}' has `history`, which needs the order of runs; remove one"
         if table.where is not None:
             yield (
-                f"has the `version` '{version}', and '{table.name}' a `where`, by which an old version of a row would delete "
-                "it; remove one, or filter in a view"
+                f"has the `version` '{version}', and '{table.name}' has a `where`, by which an old version of a row would "
+                "delete it; remove one, or filter in a view"
             )
 
 

@@ -100,7 +100,7 @@ class SourceTableDocument(Closed):
     @model_validator(mode="after")
     def _of_one_kind(self) -> SourceTableDocument:
         if self.file is not None and self.request is not None:
-            raise ValueError("a data set has either `file` or `request`")
+            raise ValueError("a data set has either `file` or `request`; remove one")
         for option, column in (self.delivered.named if self.delivered is not None else {}).items():
             if column not in self.columns:
                 raise ValueError(f"`{option}` names '{column}', which is not one of its columns")
@@ -132,9 +132,9 @@ class SourceDocument(Closed):
     def _of_one_kind(self) -> SourceDocument:
         for name, table in self.tables.items():
             if self.api is None and table.request is not None:
-                raise ValueError(f"'{name}' has a `request`, but the source has no `api` that answers it")
+                raise ValueError(f"'{name}' has a `request`, but the source has no `api` that answers it; add it")
             if self.api is not None and table.request is None:
-                raise ValueError(f"'{name}' has no `request`, which every table of a source with an `api` needs")
+                raise ValueError(f"'{name}' has no `request`, which every table of a source with an `api` needs; add it")
         return self
 
     def dataset(self, table: str) -> Dataset | None:

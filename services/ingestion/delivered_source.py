@@ -1,7 +1,7 @@
 """A source of files or of an API: its snapshot is what has been delivered so far (docs/decisions/0022-files-and-apis.md).
 
-A run takes one delivery, or none if it is asked for rows that were delivered before: it is to look keys up, to read rows again,
-or to announce all of them, since a person wishes it or the contract has changed. Those rows are read from the truth
+A run takes one delivery, or none if it is asked for rows that were delivered before: to look keys up, to read rows again, or to
+announce all of them, because a person asked for it or the contract has changed. Those rows are read from the truth
 (shared/landed.py), and the command's next run takes the next delivery.
 """
 
@@ -39,8 +39,11 @@ from shared.source_store import SourceStore
 
 NO_DATABASE = SourceIdentity(system_identifier=0, timeline=0, database_oid=0, statistics_reset="")
 FROM_THE_BEGINNING = dict.fromkeys(("since", "etag", "last_modified"))  # an API is asked for everything again
-INCOMPLETE = "some of its records have no key that can be read, so rows that it lacks are not marked deleted"
-BELIEVE = "it has no record, so that every row would be marked deleted; if that is right, run `starlift ingest --believe-empty`"
+INCOMPLETE = (
+    "some of its records have no key that can be read, so rows that it lacks are not marked deleted; correct the records that "
+    "`starlift quarantine list` shows, and deliver it again"
+)
+BELIEVE = "it has no record, so every row would be marked deleted; if that is right, run `starlift ingest --believe-empty`"
 
 _log = structlog.stdlib.get_logger()
 
@@ -108,7 +111,7 @@ class DeliveredSource:
                 await self.refuse(delivery, changed[name])
             elif spool.repeats(last):
                 _log.info("delivery_unchanged", dataset=name, delivery=delivery.name)
-                reason = "it has the bytes of the delivery before it"
+                reason = "it has the same bytes as the delivery before it"
                 await self.deliveries.settle(delivery, Taken(None, reason=reason, is_unchanged=True))
                 known[name] = last.model_copy(update={"is_emptied": False})  # it takes the place of an empty one
             else:

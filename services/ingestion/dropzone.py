@@ -50,12 +50,14 @@ class File:
     async def records(self) -> AsyncGenerator[list[Record | BadRecord], None]:
         """See Delivery. The file is copied to the local disk first: a reader may need its end before its beginning."""
         if self.version.is_deleted:
-            raise UnreadableDeliveryError("it was deleted before it was taken; put it there again if it is wanted")
+            raise UnreadableDeliveryError("it was deleted before it was taken; put it into the drop zone again if it is needed")
         if not self.version.byte_count:
-            raise UnreadableDeliveryError("it has no bytes; put it there again, whole")
+            raise UnreadableDeliveryError("it has no bytes; put it into the drop zone again, complete")
         with TemporaryFile() as file:
             if not await self.objects.download(self.bucket, self.name, self.version.version_id, file):
-                raise UnreadableDeliveryError("it was deleted while it was to be read; put it there again if it is wanted")
+                raise UnreadableDeliveryError(
+                    "it was deleted before it was read; put it into the drop zone again if it is needed"
+                )
             file.seek(0)
             digest = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
             file.seek(0)

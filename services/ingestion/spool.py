@@ -120,7 +120,7 @@ async def spooled(delivery: Delivery) -> Spool:
         spool.file.close()
         if isinstance(error, sqlite3.OperationalError) or (isinstance(error, OSError) and error.errno == ENOSPC):
             raise TransientError(
-                f"the disk below {gettempdir()} is full: {delivery.name} needs room there for its bytes, and for its rows"
+                f"the disk below {gettempdir()} is full: {delivery.name} needs room for its bytes and rows; free space there"
             ) from error
         raise
     return spool

@@ -47,7 +47,7 @@ def json_value(text: str) -> Any:
     try:
         return JSON.decode(text)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None
 
 
 def jsonb_text(value: Any, depth: int = DEPTH_MAXIMUM) -> str:

@@ -1,4 +1,4 @@
-"""A client of one origin: it waits as the server asks, tries again what may pass, and follows nothing to another origin."""
+"""A client of one origin: it waits as the server asks, retries what may be temporary, and follows nothing to another origin."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = structlog.stdlib.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client puts up with."""
+    """What a client accepts of a server."""
 
     connect: timedelta = timedelta(seconds=10)
     silence: timedelta = timedelta(seconds=60)  # between two parts of an answer
@@ -74,7 +74,7 @@ class CredentialsRefusedError(UnreadableDeliveryError):
 
 
 class _PassingError(Exception):
-    """What a next try may not meet."""
+    """A failure that the next try may not meet."""
 
     def __init__(self, final: DependencyDownError, wait_s: float | None = None) -> None:
         super().__init__(str(final))
@@ -176,8 +176,11 @@ class Client:
                 return target
             place = f"to {target.origin()}"
         except ValueError:
-            place = "to what is not a URL"
-        raise UnreadableDeliveryError(f"an answer leads {place}; only {self.origin} is followed, which the contract names")
+            place = "to an invalid URL"
+        raise UnreadableDeliveryError(
+            f"an answer leads {place}; only {self.origin}, which the contract names, is asked: correct the URL in the "
+            "contract if the API has moved"
+        )
 
     @asynccontextmanager
     async def _request(
@@ -211,7 +214,7 @@ class Client:
                 f"{self.origin} is not a URL that can be asked; correct it in the contract"
             ) from error
         except aiohttp.ClientResponseError as error:
-            text = f"{what} is not answered as HTTP allows ({type(error).__name__}); ask whoever runs the server"
+            text = f"{what} was not answered with valid HTTP ({type(error).__name__}); ask whoever runs the server"
             raise UnreadableDeliveryError(text) from error
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise _PassingError(_busy(f"{what} was not answered in full ({type(error).__name__})")) from error
@@ -235,8 +238,8 @@ class Client:
         limit = self.limits.answer_bytes
         kind = response.content_type if "Content-Type" in response.headers else "text/plain"
         if response.status == HTTPStatus.OK and not any(known in kind for known in _TYPES):
-            login = "; this may be a login page: check the credentials" if "html" in kind else ""
-            raise UnreadableDeliveryError(f"{what} was answered with {kind}, which is not data{login}")
+            advice = "this may be a login page: check the credentials" if "html" in kind else "correct the path in the contract"
+            raise UnreadableDeliveryError(f"{what} was answered with {kind}, which is not data; {advice}")
         digest, count = hashlib.sha256(), 0
         with ExitStack() as stack:
             body = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=8 * MIB))
@@ -247,7 +250,7 @@ class Client:
                 digest.update(chunk)
                 body.write(chunk)
             body.seek(0)
-            stack.pop_all()  # who reads the answer closes it
+            stack.pop_all()  # whoever reads the answer closes it
         return Answer(response, cast("BinaryIO", body), count, digest.hexdigest())
 
     async def _wait_for_the_rate(self) -> None:

@@ -39,12 +39,13 @@ def secrets_below(prefix: str, region: str) -> ReadSecret:
     async def read(name: str) -> str:
         if not _NAME.fullmatch(name):
             raise UnreadableDeliveryError(f"'{name}' is not the name of a secret below {prefix}; correct the contract")
-        if given := os.environ.get(f"{GIVEN}{name.upper().replace('-', '_')}"):
+        variable = f"{GIVEN}{name.upper().replace('-', '_')}"
+        if given := os.environ.get(variable):
             return given
         if not prefix.endswith(f"/{FOLDER}"):
             raise UnreadableDeliveryError(
-                f"no secret '{name}' is configured: set STARLIFT_API_SECRETS to a prefix that ends with /{FOLDER}, or give the "
-                f"secret itself as {GIVEN} and its name"
+                f"no secret '{name}' is configured: set {variable} to the secret itself, or STARLIFT_API_SECRETS to a "
+                f"prefix that ends with /{FOLDER}"
             )
         try:
             return await read_secret(prefix + name, region)
@@ -107,7 +108,7 @@ class Credentials:
     async def _ask_for_a_token(self) -> tuple[str, float]:
         """Client credentials: https://www.rfc-editor.org/rfc/rfc6749#section-4.4, the client as in its section 2.3.1."""
         if self.client is None:
-            raise UnreadableDeliveryError("OAuth2 needs a token_url; add it to the contract")
+            raise UnreadableDeliveryError("OAuth2 needs `token_url`; add it to the contract")
         client, secret = await self._fields("client_id", "client_secret")
         form = {"grant_type": "client_credentials", **({"scope": self.api.scope} if self.api.scope else {})}
         headers = {"Authorization": _basic(quote_plus(client), quote_plus(secret)), "Accept": "application/json"}
@@ -121,7 +122,7 @@ class Credentials:
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
                 token, life = "", 0.0
         if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
-            raise CredentialsRefusedError(f"{url.path} answers without an access_token; correct token_url or the server")
+            raise CredentialsRefusedError(f"{url.path} answers without an access_token; correct `token_url` in the contract")
         return token, asked_at + life * _USED
 
 

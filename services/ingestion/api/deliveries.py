@@ -158,8 +158,8 @@ class ApiDelivery:
         table, charset = self.table, answer.response.charset
         if self.dataset.form.format in {Format.CSV, Format.JSON_LINES} and not answer.has_end:
             raise UnreadableDeliveryError(
-                f"{self.request.path} is answered without Content-Length or chunks, so its {self.dataset.form.format} may be "
-                "cut off unseen; ask for JSON, or ask whoever runs the server"
+                f"{self.request.path} is answered without Content-Length or chunks, so a cut-off end of its "
+                f"{self.dataset.form.format} would not be noticed; use JSON, or ask whoever runs the server"
             )
         if charset is not None:
             try:

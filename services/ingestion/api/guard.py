@@ -1,8 +1,8 @@
 """Which addresses an API may have: public ones, and those that a setting allows.
 
 A contract is text that a person writes, and a name can lead anywhere: to the metadata of the machine, to a database beside it.
-So each address is judged where its socket is made: what was judged is what is connected to, whatever the DNS answers next, and
-however the address was spelled.
+So each address is checked where its socket is made: the address that was checked is the one that is connected to, whatever the
+DNS answers next, and however the address was written.
 """
 
 from __future__ import annotations

@@ -86,7 +86,9 @@ def text_at(body: BinaryIO, at: str) -> str | None:
     try:
         found = json.load(body)
     except (ValueError, RecursionError):
-        raise UnreadableDeliveryError(f"the body has no '{at}', since it is not JSON; page in another way") from None
+        raise UnreadableDeliveryError(
+            f"the body has no '{at}', since it is not JSON; correct `at` or the paging in the contract"
+        ) from None
     for key in at.split("."):
         found = found.get(key) if isinstance(found, dict) else None
     if found is None or found is False or found == "":
@@ -104,6 +106,6 @@ def _next_link(response: aiohttp.ClientResponse) -> str | None:
         link = response.links.get("next")
     except ValueError:
         raise UnreadableDeliveryError(
-            f"the header Link of the answer to {response.url.path} has what is not a URL; page in another way"
+            f"the header Link of the answer to {response.url.path} has an invalid URL; use another paging in the contract"
         ) from None
     return None if link is None else str(link["url"])

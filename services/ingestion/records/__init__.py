@@ -1,6 +1,6 @@
 """From the bytes of a delivery to typed rows: a file is opened, its records are read, and pages of them become frames.
 
-What is read is exact or refused, and in bounded memory whatever the bytes are. Three things can happen to what is wrong:
+Values are read exactly or refused, and in bounded memory whatever the bytes are. Three things can happen if something is wrong:
 
 - A delivery that can't be read as a whole raises UnreadableDeliveryError: a wrong encoding, a missing column, a cut-off end.
 - A record without a readable key is a BadRecord.
@@ -57,4 +57,5 @@ def _require_sense(page: Sequence[Record | BadRecord], table: SourceTable) -> No
     names = set[str]().union(*(one.values for one in page if isinstance(one, Record)))
     if missing := [column.name for column in table.stored_columns if not column.nullable and column.name not in names]:
         shown = ", ".join(repr(name[:63]) for name in sorted(names)[:20])
-        raise UnreadableDeliveryError(f"none of its first {len(page)} records has '{missing[0]}', only {shown}")
+        advice = "correct the names of its columns, or those in the contract"
+        raise UnreadableDeliveryError(f"none of its first {len(page)} records has '{missing[0]}', only {shown}; {advice}")

@@ -35,8 +35,10 @@ def csv_pages(opened: Opened, table: SourceTable) -> Iterator[list[Record | BadR
             break
         except csv.Error as error:
             if "end of data" in str(error):
-                raise UnreadableDeliveryError(f"a quote that opens in the record at line {place} is never closed") from error
-            page.append(BadRecord(place, "has a quote inside a quoted field that is not doubled"))
+                raise UnreadableDeliveryError(
+                    f"a quote that opens in the record at line {place} is never closed; correct it, and deliver the whole file"
+                ) from error
+            page.append(BadRecord(place, "has text after a quoted field, or a quote inside it that is not written twice"))
             place = rows.line_num + 1
     if page:
         yield page
@@ -47,15 +49,20 @@ def _header(rows: Iterator[list[str]], table: SourceTable, most: int) -> Sequenc
     try:
         names = next(rows, None)
     except csv.Error as error:
-        raise UnreadableDeliveryError("its header has a quote that is never closed, or text behind a quoted name") from error
+        raise UnreadableDeliveryError(
+            "its header has a quote that is never closed, or text after a quoted name; correct its first line"
+        ) from error
     if not names:
         raise UnreadableDeliveryError("it has no header: its first line must name the columns")
     if len(names) > most:
-        raise UnreadableDeliveryError(f"its header names {len(names)} columns; at most {most} are read")
+        raise UnreadableDeliveryError(f"its header names {len(names)} columns; deliver at most {most}")
     wanted = [column.name for column in table.stored_columns]
     if missing := [name for name in wanted if name not in names]:
         shown = ", ".join(repr(name[:63]) for name in names[:20])
-        raise UnreadableDeliveryError(f"its header has no column {', '.join(map(repr, missing))}; it has {shown}")
+        raise UnreadableDeliveryError(
+            f"its header has no column {', '.join(map(repr, missing))}; it has {shown}; correct the header, or "
+            "the delimiter or the columns in the contract"
+        )
     if twice := [name for name in wanted if names.count(name) > 1]:
-        raise UnreadableDeliveryError(f"its header has the column '{twice[0]}' more than once")
+        raise UnreadableDeliveryError(f"its header has the column '{twice[0]}' more than once; rename or remove one")
     return names

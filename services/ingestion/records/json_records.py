@@ -1,7 +1,7 @@
 """Records of JSON: of lines, or of an array somewhere in a document.
 
-A document is read element by element. The standard library has no parser for that, so its parser of single values tries what
-has been read so far, and again when there is more.
+A document is read element by element. The standard library has no parser for that, so its parser of single values is tried on
+what has been read so far, and again when there is more.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Document:
     def error(self, problem: str) -> UnreadableDeliveryError:
         """Why it can't be read."""
         line = self._line + self._part.count("\n", 0, self._at)
-        return UnreadableDeliveryError(f"it is cut off, or not JSON, at line {line}: {problem}")
+        return UnreadableDeliveryError(f"it is cut off, or not JSON, at line {line}: {problem}; deliver it again, complete")
 
     def next(self) -> str:
         """The next character that is not white space; '' at the end."""
@@ -116,7 +116,7 @@ class _Document:
                     continue
                 raise self.error(error.msg) from error
             except RecursionError:
-                raise self.error("objects and arrays are nested too deep") from None
+                raise self.error("objects and arrays are nested too deeply") from None
             if end < len(self._part) or not self._read(size):  # otherwise a number may go on
                 self._at = end
                 return value
@@ -130,11 +130,11 @@ class _Document:
 
 
 def _elements(document: _Document, path: Sequence[str]) -> Iterator[Any]:
-    """The elements of the array at `path`; what stands beside it is read, too, to see that it is all there."""
+    """The elements of the array at `path`; the rest of the document is also read, to notice one that is cut off."""
     if not path:
         if document.next() == "{":
             raise UnreadableDeliveryError(
-                "it has an object where the records should be; give the contract the path to their array"
+                "it has an object where the records should be; name the path to their array as `records` in the contract"
             )
         for _ in document.items("[", "]"):
             yield document.value()
@@ -146,11 +146,11 @@ def _elements(document: _Document, path: Sequence[str]) -> Iterator[Any]:
         if name != path[0]:
             document.value()
         elif is_found:
-            raise UnreadableDeliveryError(f"it has two members '{name}' on the path to the records")
+            raise UnreadableDeliveryError(f"it has two members '{name}' on the path to the records; remove one")
         else:
             is_found = True
             yield from _elements(document, path[1:])
     if not is_found:
         raise UnreadableDeliveryError(
-            f"it has no member '{path[0]}' on the path to the records; correct the path in the contract"
+            f"it has no member '{path[0]}' on the path to the records; correct `records` in the contract"
         )

@@ -78,7 +78,7 @@ class Opened(io.RawIOBase):
             while not self._left and (chunk := next(self._chunks, None)) is not None:
                 self._left = memoryview(chunk)
         except (OSError, EOFError, zlib.error) as error:
-            raise UnreadableDeliveryError(f"its compressed bytes are damaged or cut off: {error}") from error
+            raise UnreadableDeliveryError(f"its compressed bytes are damaged or cut off: {error}; deliver it again") from error
         count = min(len(buffer), len(self._left))
         buffer[:count], self._left = self._left[:count], self._left[count:]
         self.byte_count += count
@@ -88,14 +88,16 @@ class Opened(io.RawIOBase):
     def _check(self) -> None:
         limits, count = self.limits, self.byte_count
         if count > limits.byte_count:
-            raise UnreadableDeliveryError(f"it has more than {limits.byte_count // MIB} MiB; deliver it in parts")
+            raise UnreadableDeliveryError(f"it has more than {limits.byte_count // MIB} MiB; deliver increments in parts")
         if count - self.page_start > limits.page_bytes + limits.record_bytes:
             raise UnreadableDeliveryError(
                 f"it has a record of more than {limits.record_bytes // MIB} MiB, or a quote that is never closed, after byte "
-                f"{self.page_start}"
+                f"{self.page_start}; correct it, and deliver it again"
             )
         if self._is_compressed and count > limits.ratio_from and count > limits.ratio * self._file.tell():
-            raise UnreadableDeliveryError(f"it expands to more than {limits.ratio} times its compressed bytes")
+            raise UnreadableDeliveryError(
+                f"it expands to more than {limits.ratio} times its compressed bytes; deliver it without compression"
+            )
 
     def begin_page(self) -> int:
         """Count the bytes of the next page from here, and return at how many of all it is full."""
@@ -108,7 +110,7 @@ class Opened(io.RawIOBase):
         try:
             text: io.TextIOWrapper = io.TextIOWrapper(self, encoding, newline="")
         except LookupError as error:
-            raise UnreadableDeliveryError(f"its encoding '{encoding}' in the contract is unknown") from error
+            raise UnreadableDeliveryError(f"its encoding '{encoding}' is unknown; correct it in the contract") from error
         try:
             yield text
         except UnicodeError as error:

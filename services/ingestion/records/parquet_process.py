@@ -36,7 +36,7 @@ def main(number: int, columns: Mapping[str, tuple[bool, bool]]) -> None:
         sys.stderr.write(str(error))
         sys.exit(REFUSED)
     except Exception as error:  # noqa: BLE001 (of any type, with a text that may quote the file)
-        sys.stderr.write(f"it is damaged, or not Parquet that can be read ({type(error).__name__})")
+        sys.stderr.write(f"it is damaged, or not Parquet that can be read ({type(error).__name__}); write it again")
         sys.exit(REFUSED)
 
 
@@ -46,7 +46,8 @@ def write_lines(file: BinaryIO, columns: Mapping[str, tuple[bool, bool]], output
     elements = dict(_single_values(parquet._schema))  # noqa: SLF001 (see shared/parquet.py)
     if missing := [name for name in columns if name not in elements]:
         shown = ", ".join(map(repr, list(elements)[:20]))
-        raise UnreadableDeliveryError(f"it has no column {', '.join(map(repr, missing))} of single values; it has {shown}")
+        columns_missing, advice = ", ".join(map(repr, missing)), "correct its columns, or those of the contract"
+        raise UnreadableDeliveryError(f"it has no column {columns_missing} of single values; it has {shown}; {advice}")
     meanings = {name: _meaning(name, elements[name], *of) for name, of in columns.items()}
     for element in elements.values():  # the numbers and bytes as they are: see shared/parquet.py
         element.converted_type = element.logicalType = None
@@ -95,8 +96,8 @@ def _meaning(name: str, element: Any, is_whole: bool, is_bytes: bool) -> Callabl
         turn = int if meant not in {converted.UINT_32, converted.UINT_64} else None
     if turn is None:
         raise UnreadableDeliveryError(
-            f"its column '{name}' has the type {_name_of(kind, physical)}, which is not exact or has no meaning of its own; "
-            "write a DECIMAL, a TIMESTAMP, or a text"
+            f"its column '{name}' has the type {_name_of(kind, physical)}, which is not exact or does not say what its "
+            "values mean; write a DECIMAL, a TIMESTAMP or a text"
         )
     known = turn
     return lambda value: None if value is None else known(value)

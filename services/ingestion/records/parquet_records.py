@@ -48,4 +48,4 @@ def parquet_pages(file: BinaryIO, table: SourceTable, limits: Limits) -> Iterato
         if code == REFUSED:
             raise UnreadableDeliveryError(reason)
         if code:
-            raise UnreadableDeliveryError(f"it is damaged: reading it as Parquet ended with code {code}")
+            raise UnreadableDeliveryError(f"it is damaged: reading it as Parquet ended with code {code}; write it again")

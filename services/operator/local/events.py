@@ -36,7 +36,7 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = MappingProxyType(
             f"'{event['table']}' has no row; the warehouse keeps its rows; {event['advice']}"
         ),
         "delivery_refused": lambda event: f"refused {event['delivery']}; {event['advice']}",
-        "delivery_unchanged": lambda event: f"{event['delivery']} has the bytes of the delivery before it",
+        "delivery_unchanged": lambda event: f"{event['delivery']} has the same bytes as the delivery before it",
         "message_retried": lambda event: (
             f"attempt {event['attempt']} failed, next in {event['delay_s']:g} s: {event['reason']}"
         ),

@@ -97,7 +97,7 @@ REFUSALS = [
     ("file: {format: csv, contents: increment, version: name}", "declare it `not null`"),
     ("file: {format: csv, contents: increment, version: name}", "which is text; it must be integer"),
     ("file: {format: csv, contents: increment, version: thing_id}", "in its key"),
-    ("request: {path: /a}", "the source has no `api` that answers it"),
+    ("request: {path: /a}", "the source has no `api` that answers it; add it"),
     ("file: {format: csv}\nrequest: {path: /a}", "a data set has either `file` or `request`"),
 ]
 
@@ -118,7 +118,7 @@ STARS = [
         "{fact: thing, columns: {thing_id: , name: , changed: {nullable: true}}}",
         "'t' must copy it as a column that is not null",
     ),
-    ("{fact: thing, where: name IS NOT NULL, columns: {thing_id: , name: , changed: }}", "'t' a `where`"),
+    ("{fact: thing, where: name IS NOT NULL, columns: {thing_id: , name: , changed: }}", "'t' has a `where`"),
 ]
 
 
@@ -159,7 +159,7 @@ REQUESTS = [
     ("{path: /a, format: csv, paging: {by: next_url, at: next}}", "`at` is a place in a JSON body"),
     ("{path: /a, format: json_lines, contents: increment, since: {parameter: s, at: last}}", "`at` is a place in a JSON body"),
     ("{path: /a, since: {parameter: s, column: changed}}", "write `contents: increment`"),
-    ("{path: /a, contents: increment, since: {parameter: s}}", "`since` has either `column`"),
+    ("{path: /a, contents: increment, since: {parameter: s}}", "`since` needs either `column`"),
     ("{path: /a, contents: increment, since: {parameter: s, column: gone}}", "`since` names 'gone'"),
     ("{path: /a, parameters: {page: 7}, paging: {by: page, parameter: page}}", "'page' would be sent with two meanings"),
 ]
@@ -179,11 +179,11 @@ APIS = [
     ("{url: 'https://api.example:port'}", "it is not an absolute URL"),
     ("{url: 'https://api.example/a b'}", "it is not an absolute URL"),
     ("{url: 'https://[::1'}", "it is not an absolute URL"),
-    ("{url: 'https://me:word@api.example'}", "a URL in a contract holds no credentials"),
+    ("{url: 'https://me:word@api.example'}", "a URL in a contract must not have credentials"),
     ("{url: 'https://api.example/?key=1'}", "the URL has a query or a fragment"),
     ("{url: 'https://api.example/#a'}", "the URL has a query or a fragment"),
-    ("{url: https://api.example, secret: rates}", "`authentication` and `secret` go together"),
-    ("{url: https://api.example, authentication: bearer}", "`authentication` and `secret` go together"),
+    ("{url: https://api.example, secret: rates}", "`authentication` and `secret` need each other"),
+    ("{url: https://api.example, authentication: bearer}", "`authentication` and `secret` need each other"),
     ("{url: https://api.example, authentication: oauth2, secret: rates}", "needs `token_url`"),
     ("{url: https://api.example, authentication: bearer, secret: rates, header: X-Key}", "`header` goes with"),
     ("{url: https://api.example, authentication: bearer, secret: ../rates}", "a secret's name is 1 to 63 letters"),
@@ -292,6 +292,6 @@ def test_a_document_with_data_sets_is_read_back_as_it_was_written(source: dict[s
 
 @pytest.mark.parametrize("name", ["files", "dropzone", "proofs", "quarantine"])
 def test_a_source_is_not_called_like_a_folder_of_the_buckets(name: str) -> None:
-    with pytest.raises(ContractError, match=f"a source can't be called '{name}', like a folder of the buckets") as refusal:
+    with pytest.raises(ContractError, match=f"a source can't be called '{name}', which is a folder of the buckets") as refusal:
         read_contract(TEXT.replace("  plans:", f"  {name}:"), "delivered.yaml")
     assert str(refusal.value).count("a source can't") == 1

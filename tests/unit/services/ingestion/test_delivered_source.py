@@ -93,7 +93,7 @@ async def test_an_unreadable_file_is_refused_and_holds_no_other_up(scene: Delive
         assert len(await scene.ingest()) == 1
     assert [name for name, outcome in await outcomes(scene) if outcome is Outcome.TAKEN] == ["4.csv"]
     reasons = [record.reason for record in await scene.records() if record.outcome is Outcome.REFUSED]
-    assert reasons[0] == "it has no bytes; put it there again, whole"
+    assert reasons[0] == "it has no bytes; put it into the drop zone again, complete"
     assert len(reasons) == 3
     refused = [log for log in logs if log["event"] == "delivery_refused"]
     assert [log["delivery"].rpartition("/")[2] for log in refused] == ["1.csv", "2.csv", "3.csv"]
@@ -105,7 +105,7 @@ async def test_a_file_that_is_deleted_before_it_is_taken_is_refused(scene: Deliv
     scene.objects.delete(LANDING, "dropzone/budget/a.csv")
     assert await scene.ingest() == []
     (record,) = await scene.records()
-    assert record.reason == "it was deleted before it was taken; put it there again if it is wanted"
+    assert record.reason == "it was deleted before it was taken; put it into the drop zone again if it is needed"
 
 
 async def test_a_file_that_vanishes_after_it_was_listed_is_refused(scene: DeliveredScene) -> None:
@@ -113,7 +113,7 @@ async def test_a_file_that_vanishes_after_it_was_listed_is_refused(scene: Delive
     scene.objects.vanishing.add("dropzone/budget/a.csv")
     await scene.ingest()
     (record,) = await scene.records()
-    assert record.reason == "it was deleted while it was to be read; put it there again if it is wanted"
+    assert record.reason == "it was deleted before it was read; put it into the drop zone again if it is needed"
 
 
 async def test_a_whole_snapshot_compares_keys_and_questions_are_answered_from_what_was_delivered(scene: DeliveredScene) -> None:

@@ -59,7 +59,7 @@ async def test_a_secret_of_another_form_is_refused_and_not_quoted(secret: str) -
 
 async def test_credentials_follow_no_redirect_to_another_origin() -> None:
     async with serving(answer([])) as thief, serving(answer(b"", 307, location=f"{thief.url}/rates")) as server:
-        with pytest.raises(UnreadableDeliveryError, match=r"only http://127\.0\.0\.1:.* is followed"):
+        with pytest.raises(UnreadableDeliveryError, match=r"only http://127\.0\.0\.1:.*, which the contract names"):
             await Scene(server.url).fetch(api=api(server.url, Authentication.BEARER))
     assert thief.requests == []
 
@@ -155,7 +155,7 @@ async def test_a_token_endpoint_that_is_down_pauses_the_source() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "sources/", "starlift/production/", "starlift/production/sources"])
 async def test_secrets_are_read_below_the_sources_of_an_installation_only(prefix: str) -> None:
-    with pytest.raises(UnreadableDeliveryError, match="set STARLIFT_API_SECRETS"):
+    with pytest.raises(UnreadableDeliveryError, match="or STARLIFT_API_SECRETS to a prefix"):
         await secrets_below(prefix, "eu-west-2")("rates")
 
 

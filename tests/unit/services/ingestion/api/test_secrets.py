@@ -15,7 +15,7 @@ async def test_a_secret_may_be_given_by_the_environment(monkeypatch: pytest.Monk
 
 async def test_a_secret_that_nothing_gives_is_missed_with_what_to_set() -> None:
     with pytest.raises(
-        UnreadableDeliveryError, match=r"^no secret 'rates' is configured: set STARLIFT_API_SECRETS to a prefix"
+        UnreadableDeliveryError, match=r"^no secret 'rates' is configured: set STARLIFT_API_SECRET_RATES to the secret"
     ):
         await secrets_below("", "eu-west-2")("rates")
 
