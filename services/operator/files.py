@@ -26,7 +26,7 @@ OVERDUE = timedelta(minutes=30)  # a waiting file: the schedule lists the drop z
 class WaitingFile(BaseModel, frozen=True):
     """A version of a file that no run has taken yet."""
 
-    dataset: str | None  # None: no data set has its folder, and nothing ever takes it
+    dataset: str | None  # None: no data set has its folder, so no run ever takes it
     key: str  # in the landing bucket
     byte_count: int
     written_at: AwareDatetime  # by S3's clock
@@ -37,7 +37,7 @@ class Files(BaseModel, frozen=True):
 
     waiting: tuple[WaitingFile, ...]
     recorded: tuple[FileRecord, ...]
-    refused: tuple[FileRecord, ...]  # those of them that no later file has taken the place of
+    refused: tuple[FileRecord, ...]  # those of them that no later file has replaced
 
 
 async def read_files(system: System, dataset: str | None = None, *, limit: int) -> Files:
@@ -84,7 +84,7 @@ async def require_none_refused(system: System, since: datetime) -> None:
 
 
 def problems_of_files(files: Files, at: datetime) -> Iterator[str]:
-    """What a person should see to, one clause each."""
+    """What needs a person, one clause each."""
     if files.refused:
         last = files.refused[0]
         more = f" and {len(files.refused) - 1:,} more" if files.refused[1:] else ""
@@ -92,7 +92,7 @@ def problems_of_files(files: Files, at: datetime) -> Iterator[str]:
     late = [one for one in files.waiting if at - one.written_at > OVERDUE]
     if late:
         minutes = max(at - one.written_at for one in late).total_seconds() / 60
-        yield f"files that nothing has taken for up to {minutes:,.0f} min: {len(late):,}; `starlift files` lists them"
+        yield f"files that no run has taken for up to {minutes:,.0f} min: {len(late):,}; `starlift files` lists them"
 
 
 async def _records(system: System, dataset: str, limit: int) -> list[FileRecord]:

@@ -1,4 +1,4 @@
-"""What commands about databases say of a source of data sets, which has none."""
+"""What commands for databases report about a source of data sets, which has no database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def notes_on_delivered(contract: Contract, *, is_url_unused: bool) -> Iterator[s
     """What there is to know about sources of data sets, whose part could be compared with no catalog."""
     parts = [contract.part(name) for name in contract.sources or [""] if contract.is_delivered(name)]
     for part in parts:
-        yield f"{_described(part)}: nothing is compared here, each record is checked when it is delivered"
+        yield f"{_described(part)}: nothing is compared here; each record is checked when it is delivered"
     for source in contract.source_tables:
         request = source.dataset.request if source.dataset is not None else None
         is_whole = source.dataset is not None and source.dataset.contents is Contents.SNAPSHOT
@@ -33,9 +33,9 @@ def notes_on_delivered(contract: Contract, *, is_url_unused: bool) -> Iterator[s
         if isinstance(table, Dimension) and table.versions is not None:
             dataset = contract.source_table(table.source).dataset
             if dataset is not None and dataset.contents is Contents.SNAPSHOT:
-                yield f"each delivery of '{table.source}' adds a row for each record to '{table.versions.name}', even unchanged"
+                yield f"each delivery of '{table.source}' adds a row to '{table.versions.name}' for each record, even unchanged"
     if parts and is_url_unused:
-        yield "the source URL is not used, since the main source has no database; STARLIFT_SOURCE_NAME names the main source"
+        yield "the source URL is not used: the main source, which STARLIFT_SOURCE_NAME names, has no database"
 
 
 def _described(part: Contract) -> str:

@@ -109,7 +109,7 @@ def read_sample(path: Path) -> Sample:
             form |= {"records": place} if place else {}
     form |= {"encoding": encoding} if encoding != "utf-8" else {}
     if not records:
-        _refuse(path, "has no record in its beginning")
+        _refuse(path, f"has no record in its first {_BYTES // 2**20} MiB; take a sample that has some")
     for name in dict.fromkeys(name for record in records for name in record):
         if not name.isprintable() or not 0 < len(name.encode()) <= NAME_BYTES_MAXIMUM:
             _refuse(path, f"has a column whose name is empty, unprintable or longer than {NAME_BYTES_MAXIMUM} bytes; rename it")
@@ -145,7 +145,7 @@ def _csv_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
     except csv.Error:
         _refuse(
             path,
-            f"is not CSV: it has a field of more than {FIELD_MAXIMUM:,} characters, such as after a quote that nothing closes",
+            f"is not CSV: it has a field of more than {FIELD_MAXIMUM:,} characters, perhaps after an open quote; correct it",
         )
     header = headers[delimiter]
     if not all(header) or len(set(header)) < len(header):
@@ -155,7 +155,11 @@ def _csv_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
 
 def _json_lines(path: Path, text: str) -> list[Mapping[str, Any]]:
     records = [_parsed(path, line) for line in islice(filter(str.strip, text.split("\n")), RECORDS)]
-    return records if all(isinstance(one, dict) for one in records) else _refuse(path, "has a line that is not a JSON object")
+    return (
+        records
+        if all(isinstance(one, dict) for one in records)
+        else _refuse(path, "has a line that is not an object; correct it")
+    )
 
 
 def _json_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
@@ -166,7 +170,7 @@ def _json_records(path: Path, text: str) -> tuple[str, list[Mapping[str, Any]]]:
             return place, value[:RECORDS]
         if isinstance(value, dict):
             waiting += [(f"{place}.{key}".lstrip("."), one) for key, one in value.items() if key and "." not in key]
-    _refuse(path, "has no array of objects")
+    _refuse(path, "has no array of objects; take a sample that has records")
 
 
 def _parsed(path: Path, text: str) -> Any:

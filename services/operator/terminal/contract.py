@@ -38,7 +38,7 @@ from shared.contract_file import contract_text, is_path
 from shared.settings import DEFAULT_SOURCE, PREFIX
 
 URL_HELP = "The source, without a password: postgresql://user@host/database, or @FILE; default: STARLIFT_SOURCE_URL."
-INIT_HELP = f"{URL_HELP} Or a CSV or JSON file."
+INIT_HELP = f"{URL_HELP} Or a CSV or JSON file, as a sample of a data set."
 Url = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP, show_default=False)]
 
 app = typer.Typer()
@@ -67,7 +67,7 @@ def init(
     they hold secrets, documents and pictures. Change the star as you like, then run
     `starlift plan --contract FILE` and `starlift up --contract FILE`.
 
-    Of a FILE the first 1,000 records are read, and the types and the key of a data set are guessed, for you to correct.
+    From a FILE, the first 1,000 records are read, and the types and the key of a data set are guessed from them: correct them.
     """
     path = _free(output, force=force)
     schemas = schema or ["public"]

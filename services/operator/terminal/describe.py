@@ -30,9 +30,7 @@ _WRITERS: Mapping[Format, Callable[[DescribedStar], str]] = {
     Format.ERD: as_diagram,
     Format.JSON: lambda star: star.model_dump_json(indent=2) + "\n",
 }
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="A data dictionary, dbt sources, a Mermaid diagram, or all as JSON.")
-]
+FormatOption = Annotated[Format, typer.Option("--format", help="A data dictionary, dbt sources, a Mermaid diagram, or JSON.")]
 
 
 @app.command("describe")
@@ -41,5 +39,5 @@ def describe_star(
     *,
     form: FormatOption = Format.MARKDOWN,
 ) -> None:
-    """Describe the star for analysts: its tables, and where each column comes from; this connects to nothing."""
+    """Describe the star for analysts: its tables, and where each column comes from. No database is needed."""
     typer.echo(_WRITERS[form](describe(chosen_contract(contract))), nl=False)

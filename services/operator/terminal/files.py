@@ -24,11 +24,14 @@ app = typer.Typer()
 @app.command()
 def files(
     *,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="Show the files of one data set.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Show one data set only.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many files of each data set to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show what waits in the drop zone, and what became of other files: refused ones first, with their reasons."""
+    """Show what waits in the drop zone, and what became of other files: refused ones first, with their reasons.
+
+    Of an API, show what became of the last fetch of each data set.
+    """
 
     async def work(system: System) -> tuple[Files, list[WaitingFile]]:
         found = await read_files(system, dataset, limit=limit)
@@ -48,9 +51,10 @@ def show_files(console: Console, found: Files, unknown: list[WaitingFile]) -> No
         console.print(Text(f"refused: {printable(record.key)}", "bold red"), soft_wrap=True)
         console.print(Text(f"  {printable(record.reason)}"), soft_wrap=True)
     for one in unknown:
-        console.print(Text(f"no data set has the folder of {printable(one.key)}: nothing takes it", "yellow"), soft_wrap=True)
+        problem = f"no data set has the folder of {printable(one.key)}, so it is never taken; put it into the folder of one"
+        console.print(Text(problem, "yellow"), soft_wrap=True)
     if not (found.waiting or found.recorded):
-        console.print("no file waits, and none was taken; a database has none")
+        console.print("no file waits, and none was taken (a source database has no files)")
         return
     table = Table("written at", "file", "outcome", "run", "records", "bad", title="Files", title_justify="left")
     table.columns[1].overflow = "fold"
@@ -65,7 +69,7 @@ def show_files(console: Console, found: Files, unknown: list[WaitingFile]) -> No
             console.print(Text(f"{printable(record.key)}: {printable(record.reason)}", "yellow"), soft_wrap=True)
     if bad := sum(record.bad for record in found.recorded):
         console.print(
-            f"{counted(bad, 'bad record', 'bad records')}: `starlift quarantine list` shows the lines", soft_wrap=True
+            f"{counted(bad, 'bad record', 'bad records')}: `starlift quarantine list` shows where and why", soft_wrap=True
         )
 
 

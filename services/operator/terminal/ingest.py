@@ -29,7 +29,9 @@ app = typer.Typer()
 @app.command()
 def ingest(
     *,
-    full: Annotated[bool, typer.Option("--full", help="Read every row again, not only what changed.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every row again, not only what changed; of files, what was delivered.")
+    ] = False,
     compare_keys: Annotated[
         bool, typer.Option("--compare-keys", help="Look for deleted rows now; a full run always does.")
     ] = False,
@@ -37,7 +39,8 @@ def ingest(
         bool,
         typer.Option(
             "--believe-empty",
-            help="Treat an empty source table as really empty: every row of it in the warehouse is marked deleted.",
+            help="Treat an empty source table, or a whole snapshot without a record, as really empty: every row of it in the "
+            "warehouse is marked deleted.",
         ),
     ] = False,
     wait: Annotated[
@@ -45,7 +48,11 @@ def ingest(
     ] = False,
     timeout: WaitSeconds = 600.0,
 ) -> None:
-    """Request a run: read the changes and load them."""
+    """Request a run: read the changes and load them.
+
+    Of files and APIs, it takes what waits. With --wait, exit code 4 if the run is not loaded in time, or if a file or a fetch
+    from an API was refused since the command was sent.
+    """
     local = local_stack()
 
     async def work(system: System) -> str:

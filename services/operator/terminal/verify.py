@@ -69,14 +69,17 @@ def verify(  # noqa: PLR0913 (each parameter is an option of the command)
         bool,
         typer.Option(
             "--record",
-            help="Make this one of a regular series: `starlift status` reports when the next one is missing. Its output, which "
-            "becomes a log, says where a page in S3 names the rows that differ.",
+            help="Record this proof as one of a regular series: `starlift status` reports when the next one is missing. The "
+            "output, which may become a log, has no values: it has the address of a page in S3 with the rows that differ.",
         ),
     ] = False,
     with_repair: Annotated[bool, typer.Option("--repair", help="Read the rows that differ again, then compare again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the star with the source, row by row. Exit code 3 if they differ, 4 if rows are stuck on their way."""
+    """Compare the star with the source, row by row. Exit code 3 if they differ, 4 if rows are stuck on their way.
+
+    A star of files or of an API is compared with what was delivered.
+    """
     scope = scope_of(tables, sample, settle, record=record, report=report)
     if begin_anew and not history:
         raise typer.BadParameter("--begin-anew needs --history; pass both")

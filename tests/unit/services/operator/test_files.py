@@ -52,10 +52,11 @@ async def test_files_that_wait_and_what_became_of_others_are_shown() -> None:
     show_files(console, found, unknown)
     text = console.export_text()
     assert text.startswith(
-        "refused: dropzone/budget/b.csv\n  its header has no column 'product_id', 'month', 'amount'; it has '[red]'\n"
+        "refused: dropzone/budget/b.csv\n  its header has no column 'product_id', 'month', 'amount'; it has '[red]'; "
+        "correct the header, or the delimiter or the columns in the contract\n"
     )
     assert "no data set has the folder of dropzone/prodct/e.jsonl" in text
-    assert "1 bad record: `starlift quarantine list` shows the lines" in text
+    assert "1 bad record: `starlift quarantine list` shows where and why" in text
     assert [one.key for one in (await read(scene, "product")).waiting] == ["dropzone/product/d.jsonl"]
     with pytest.raises(UsageError, match="there is no data set 'prodct'; the data sets are budget, product"):
         await read(scene, "prodct")
@@ -124,7 +125,7 @@ async def test_a_file_that_nothing_takes_is_a_problem_after_a_while() -> None:
     found = await read(scene)
     assert not list(problems_of_files(found, EPOCH + OVERDUE))
     (problem,) = problems_of_files(found, EPOCH + timedelta(hours=2))
-    assert problem == "files that nothing has taken for up to 120 min: 1; `starlift files` lists them"
+    assert problem == "files that no run has taken for up to 120 min: 1; `starlift files` lists them"
 
 
 async def test_a_name_that_would_steer_the_terminal_is_escaped() -> None:

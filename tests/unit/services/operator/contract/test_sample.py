@@ -121,8 +121,8 @@ def test_each_form_is_found_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.csv", b"", "has no record in its beginning"),
-        ("a.csv", b"id,name\n", "has no record in its beginning"),
+        ("a.csv", b"", "has no record in its first 16 MiB"),
+        ("a.csv", b"id,name\n", "has no record in its first 16 MiB"),
         ("a.csv", b"id,,name\n1,2,3\n", "has a column without a name"),
         ("a.csv", b"id,id\n1,2\n", "or two of one name"),
         ("a.csv", b'id\n"' + b"x" * 200_000, "it has a field of more than 131,072 characters"),
@@ -135,7 +135,7 @@ def test_each_form_is_found_out(tmp_path: Path) -> None:
         ("a.jsonl", b'{"": 1}\n', "has a column whose name is empty"),
         ("a.jsonl", b'{"\\ud800": 1}\n', "has a column whose name is empty, unprintable"),
         ("a.csv", b"id," + b"x" * 64 + b"\n1,2\n", "or longer than 63 bytes"),
-        ("a.jsonl", b"[1]\n", "has a line that is not a JSON object"),
+        ("a.jsonl", b"[1]\n", "has a line that is not an object"),
     ],
 )
 def test_a_file_of_which_nothing_can_be_guessed_is_refused_without_its_values(

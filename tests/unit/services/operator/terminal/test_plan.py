@@ -150,11 +150,11 @@ def test_of_data_sets_nothing_is_compared_and_where_they_are_put_is_said(
     printed = capsys.readouterr().out
     assert (
         "note: source 'plans' consists of files, which are put under dropzone/budget/, dropzone/product/ of the landing "
-        "bucket: nothing is compared here, each record is checked when it is delivered\n"
-        "note: source 'rates' is the API https://rates.example/v1: nothing is compared here, each record is checked when it is "
+        "bucket: nothing is compared here; each record is checked when it is delivered\n"
+        "note: source 'rates' is the API https://rates.example/v1: nothing is compared here; each record is checked when it is "
         "delivered\n"
-        "note: each delivery of 'budget' adds a row for each record to 'dim_budget_versions', even unchanged\n"
-        "note: the source URL is not used, since the main source has no database; STARLIFT_SOURCE_NAME names the main source\n"
+        "note: each delivery of 'budget' adds a row to 'dim_budget_versions' for each record, even unchanged\n"
+        "note: the source URL is not used: the main source, which STARLIFT_SOURCE_NAME names, has no database\n"
     ) in printed
 
 
