@@ -93,7 +93,8 @@ class Delivered(Closed):
         "delivery has it",
     )
     records: BodyPath | None = Field(
-        None, description="in JSON: the keys that lead to the array of records, such as `data.rows`; otherwise it is the whole"
+        None,
+        description="in JSON: the keys that lead to the array of records, such as `data.rows`; otherwise the document is it",
     )
     delimiter: str = Field(
         ",", min_length=1, max_length=1, pattern=r'^[^\r\n"\x00]$', description="in CSV: what separates fields"
@@ -220,7 +221,7 @@ class ApiDocument(Closed):
 
     url: Url = Field(description="what the paths of requests are added to; https, unless its host is on the allow-list")
     authentication: Authentication = Field(
-        Authentication.NONE, strict=False, description="how requests prove who sends them, by what is in `secret`"
+        Authentication.NONE, strict=False, description="how requests authenticate, with the credentials in `secret`"
     )
     secret: SecretName | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Source tables that are no tables of a database: data sets, which come as files, or as answers of an HTTP API.
+"""Source tables that are not tables of a database: data sets, which come as files, or as answers of an HTTP API.
 
 docs/decisions/0022-files-and-apis.md says how a run takes them.
 """

@@ -202,7 +202,7 @@ class IngestSource(_Event):
 
 
 class LookUpKeys(_Event):
-    """Command, from loading to ingestion: say which of these rows the source does not have. It may get lost, or be repeated."""
+    """Command, from loading to ingestion: say which of these rows the source does not have. It may be lost or repeated."""
 
     type: Literal["starlift.look_up_keys.v1"] = "starlift.look_up_keys.v1"
     data: LookUpKeysData

@@ -2,8 +2,8 @@
 --
 -- Run it in the schema of the star, as a role that may SELECT its tables and CREATE a view, once they exist.
 --
--- An amount is converted through the euro at the latest rates on or before its day: there are none of weekends and holidays.
--- What has no rate yet is counted in sales_without_rate, and its amount is not in amount_gbp.
+-- An amount is converted through the euro at the latest rates on or before its day: there are none for weekends and holidays.
+-- Sales without a rate are counted in sales_without_rate, and their amounts are not in amount_gbp.
 -- Amounts are added up in their own currencies first, which is exact; each day is rounded once, to the penny, half away from
 -- zero. A fact without `version` has one row for each key, so its table is read, whose index leads to the latest rate.
 CREATE OR REPLACE VIEW sales_in_gbp AS

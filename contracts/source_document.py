@@ -62,8 +62,8 @@ class SourceTableDocument(Closed):
         default_factory=dict,
         description="the tables to whose key its columns refer: `customer_id: customer`, `region, number: account`",
     )
-    file: FileDocument | None = Field(None, description="that its rows are delivered as files, and how")
-    request: RequestDocument | None = Field(None, description="that its rows are answers of the source's `api`, and how")
+    file: FileDocument | None = Field(None, description="how its rows are delivered as files")
+    request: RequestDocument | None = Field(None, description="how its rows are asked of the source's `api`")
 
     @model_validator(mode="before")
     @classmethod

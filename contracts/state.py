@@ -50,8 +50,8 @@ class DatasetState(_Stored):
     """How far a data set has been taken (contracts/datasets.py)."""
 
     whole_run: int | None = None  # the run of the newest whole snapshot; earlier extracts no longer count
-    # The run that took the newest one which was delivered: what was refused before it is needless. A run that announces what is
-    # known again is a whole snapshot, too, and has nothing of what was refused; but an API is then asked for everything again.
+    # The run that took the newest one that was delivered, which replaces what was refused before. A run that announces what is
+    # known again is also a whole snapshot, but without what was refused; an API, however, is then asked for everything again.
     taken_run: int | None = None
     tagged_run: int | None = None  # those of runs before it have the tag that lets them expire
     sha256: str | None = None  # of the bytes of the last delivery: the same ones again change nothing

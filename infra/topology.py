@@ -138,7 +138,7 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
         return timedelta(**{f"{rate['unit']}s": int(rate["count"])})
 
     def interval_instead_of(self, wanted: timedelta | None) -> timedelta:
-        """The wanted one for a database; files are announced, and an API is not ours to hurry. Raises: as `interval`."""
+        """The wanted one for a database; files are announced, and an API keeps its own interval. Raises: as `interval`."""
         return wanted if wanted is not None and self.kind is Kind.DATABASE else self.interval
 
 

@@ -129,7 +129,7 @@ class Truth:
         return pd.concat(frames, ignore_index=True) if frames else empty_frame(self.table.extract_types)
 
     async def current_rows(self) -> AsyncGenerator[pd.DataFrame, None]:
-        """The newest row of each key, in the order of their runs. Which one it is, is found out in a file of the local disk."""
+        """The newest row of each key, in the order of their runs. A file of the local disk serves to find it."""
         runs = {run async for run, _ in self.extracts()}
         with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as index:  # one thread at a time
             has_version = self.table.dataset is not None and self.table.dataset.version is not None

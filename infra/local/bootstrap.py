@@ -126,7 +126,7 @@ def _queue_with(sqs: Any, name: str, attributes: dict[str, str]) -> str:
 
 
 def _bucket(s3: Any, topology: Topology, bucket: str, stack: str) -> str:
-    """Without expiry, and without versions unless files are delivered: nothing here lives as long."""
+    """Without expiry, since nothing here lives that long, and without versions unless files are delivered."""
     name = topology.bucket_name(bucket, stack)
     try:
         create_bucket(s3, name, topology.region)
@@ -151,7 +151,7 @@ def forget_old_states(made: Resources, sources: Iterable[str]) -> None:
 
 
 def _announce_files(s3: Any, sqs: Any, topology: Topology, made: Resources) -> None:
-    """Have each file announced on the queue of the source that has its data set. S3 also sends a test event each time."""
+    """Make S3 announce each file on the queue of the source that has its data set. S3 also sends a test event each time."""
     announced = [
         {
             "Id": dataset,

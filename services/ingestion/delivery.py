@@ -1,4 +1,4 @@
-"""Deliveries: what a data set's rows come in. A file of the drop zone, or all pages of one answer of an API."""
+"""Deliveries, in which the rows of a data set come: a file of the drop zone, or all pages of one fetch from an API."""
 
 from __future__ import annotations
 

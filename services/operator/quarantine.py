@@ -158,7 +158,7 @@ async def quarantined(system: System, table: str | None = None) -> list[Entry]:
 
 
 async def open_records(system: System) -> list[Entry]:
-    """The records without a readable key that no later whole snapshot has made needless; each as the last run saw it."""
+    """The records without a readable key that no later whole snapshot has replaced; each as the last run saw it."""
     if system.source is not None:
         return []
     checkpoint = await system.store.find_checkpoint()

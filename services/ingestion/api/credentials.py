@@ -1,4 +1,4 @@
-"""What proves to an API who asks: headers, made of a secret that only this installation's sources may read."""
+"""The headers that authenticate requests to an API, made of a secret that only this installation's sources may read."""
 
 from __future__ import annotations
 

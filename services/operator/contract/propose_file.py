@@ -15,7 +15,7 @@ _CONFIDENTIAL = "the name says that it may hold a secret; it is not read"
 
 
 def propose_file(sample: Sample, name: str) -> str:
-    """The text of a contract called `name`, which holds together.
+    """The text of a contract called `name`, which is consistent.
 
     That the sample has a value in each record promises nothing of later ones: only the key is NOT NULL.
     """

@@ -1,4 +1,4 @@
-"""What was delivered of data sets, as tables: in a session of its own in the warehouse, in temporary tables.
+"""What was delivered of data sets, as temporary tables in a separate session of the warehouse.
 
 So the SQL that is made for a source database (expected.py) also says what a star of data sets should hold. Which of several
 rows with one key counts is decided here by SQL, on purpose: ingestion decides it in shared/landed.py, and a mistake there would
