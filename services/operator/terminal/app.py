@@ -77,7 +77,7 @@ def starlift() -> TyperGroup:
     return TyperGroup(
         name="starlift",
         commands={name: LazyCommand(name, module, line) for name, module, line in known},
-        help="Keep a star-schema warehouse equal to an OLTP PostgreSQL database, and prove it.",
+        help="Keep a star-schema warehouse equal to its sources, and prove it: PostgreSQL databases, files and HTTP APIs.",
         epilog=EXIT_CODES,
         no_args_is_help=True,
         rich_markup_mode=None,
