@@ -50,8 +50,8 @@ def ingest(
 ) -> None:
     """Request a run: read the changes and load them.
 
-    Of files and APIs, it takes what waits. With --wait, exit code 4 if the run is not loaded in time, or if a file or a fetch
-    from an API was refused since the command was sent.
+    It takes the files that wait, or asks the API. With --wait, exit code 4 if the run is not loaded in time, or if a file or a
+    fetch from an API was refused since the command was sent.
     """
     local = local_stack()
 
