@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -117,6 +118,17 @@ def _of_service(name: str, resources: Resources, topology: Topology) -> dict[str
     return {key: str(number) for key, number in numbers.items()} | urls
 
 
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Name the state directory that can't be written. Raises: StackError."""
+    try:
+        yield
+    except OSError as error:
+        raise StackError(
+            f"the state directory {directory} can't be written ({error.strerror}); set STARLIFT_HOME to another"
+        ) from error
+
+
 class Home:
     """A state directory, held by one process at a time."""
 
@@ -127,14 +139,10 @@ class Home:
 
     def take(self) -> None:
         """Make the directory ours until `release`, or until we end in any way. Raises: StackError."""
-        try:
+        with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             require_room(self.directory)
             lock = (self.directory / "lock").open("a")
-        except OSError as error:
-            raise StackError(
-                f"the state directory {self.directory} can't be written ({error.strerror}); set STARLIFT_HOME to another"
-            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

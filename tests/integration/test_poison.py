@@ -170,7 +170,7 @@ async def poison_of(place: Place, batch: BatchIngested) -> dict[str, str]:
 EXPLAINED = {  # how each ends: reason, attempts, and a part of what its failure record says
     "undecodable body": (FailureReason.UNDECODABLE, 1, "the body is not JSON; Starlift does not send such messages"),
     "unknown type": (FailureReason.UNDECODABLE, 1, "the type 'starlift.batch_brewed.v1' is not one of"),
-    "newer version": (FailureReason.EXHAUSTED, 1, "is newer than version 4, which this build knows; deferred for longer than"),
+    "newer version": (FailureReason.EXHAUSTED, 1, "is newer than version 5, which this build knows; deferred for longer than"),
     "object gone": (FailureReason.PERMANENT, 1, "/nowhere', which does not exist; restore it and replay"),
     "hash differs": (FailureReason.PERMANENT, 1, f"bytes with sha256 {'0' * 64}; restore it and replay"),
     "contract violated": (

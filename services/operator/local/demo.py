@@ -18,7 +18,7 @@ from contracts.proofs import Outcome
 from contracts.state import Manifest
 from infra.local.machine import disk_errors
 from infra.local.stack import Stack
-from infra.local.state import OPERATOR, Home, default_home, service_environment
+from infra.local.state import OPERATOR, Home, default_home, service_environment, writing
 from services.operator.errors import OperatorError
 from services.operator.ingest import request_run, wait_until_loaded
 from services.operator.local.latency import Latency, Watch, read_latency
@@ -102,9 +102,10 @@ def stage(screen: Screen, *, orders: int, every: timedelta, rates_url: str | Non
 
 def _settings_with_rates(url: str, home: Path) -> dict[str, str]:
     """The settings of services that ask for rates at `url`, on this machine; this process has the same contract."""
-    home.mkdir(parents=True)
     contract = home / "contract.yaml"
-    contract.write_text(contract_with_rates(url), encoding="utf-8")
+    with writing(home):
+        home.mkdir(parents=True)
+        contract.write_text(contract_with_rates(url), encoding="utf-8")
     chosen = {f"{PREFIX}CONTRACT": str(contract), f"{PREFIX}SOURCE_NAME": SOURCE}
     os.environ.update(chosen)
     return chosen | {f"{PREFIX}API_ALLOW": "127.0.0.1"}
