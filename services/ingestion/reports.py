@@ -40,8 +40,8 @@ def report_plan(run: Run, held_back_limit: timedelta) -> None:
 
 
 def report_empty_table(run: Run, table: str) -> None:
-    """Warn once that the keys of a table are not compared, since it has no row."""
-    if table not in run.known_empty:
+    """Warn once that the keys of a table are not compared, since it has no row. Of a data set the refused delivery says so."""
+    if table not in run.known_empty and run.plan.contract.source_table(table).dataset is None:
         advice = "if its rows were deleted: `starlift ingest --compare-keys --believe-empty`"
         _log.warning("empty_table_not_compared", run=run.number, table=table, advice=advice)
 

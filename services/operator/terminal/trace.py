@@ -107,7 +107,7 @@ def _hop_line(hop: Hop) -> str:
 
 def _details(batch: Passage, hop: Hop) -> Iterator[str]:
     match hop.name:
-        case "source snapshot" if batch.snapshot is not None:
+        case "source snapshot" if batch.snapshot is not None and batch.snapshot.horizon != batch.run:  # not of a data set
             yield f"horizon {batch.snapshot.horizon}, WAL position {batch.snapshot.wal_position}"
         case "batch ingested":
             yield from _piece_lines(batch.landing)
