@@ -63,10 +63,16 @@ def ingest(
         with waiting_shown(Console(stderr=True), local.services if local else dict) as show:
             manifest = await wait_until_loaded(system, request, limit=timedelta(seconds=timeout), on_progress=show)
         await require_none_refused(system, request.command.time)
-        batches = counted(len(manifest.batches), "batch", "batches")
-        return f"run {manifest.run} is loaded: {batches}; every run before it is loaded as well"
+        return loaded_sentence(manifest.run, len(manifest.batches))
 
     typer.echo(with_system(work))
+
+
+def loaded_sentence(run: int, batches: int) -> str:
+    """What a command that waited has come to: its last run. One that takes files looks once more in the end."""
+    if not batches:
+        return f"run {run} found nothing new; every run before it is loaded"
+    return f"run {run} is loaded: {counted(batches, 'batch', 'batches')}; every run before it is loaded as well"
 
 
 @app.command()

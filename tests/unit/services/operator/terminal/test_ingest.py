@@ -9,7 +9,7 @@ from rich.console import Console
 
 from services.operator.ingest import Waiting
 from services.operator.status.report import Service
-from services.operator.terminal.ingest import waiting_shown
+from services.operator.terminal.ingest import loaded_sentence, waiting_shown
 from tests.unit.services.operator.scene import BEGAN
 
 
@@ -27,3 +27,8 @@ def test_a_wait_without_a_terminal_reports_changes_and_blocked_services() -> Non
         f"waiting: the run has not been read yet; ingestion waits: {refused}",
         "waiting: the run has not been read yet",
     ]
+
+
+def test_a_run_without_a_batch_found_nothing_new() -> None:
+    assert loaded_sentence(7, 0) == "run 7 found nothing new; every run before it is loaded"
+    assert loaded_sentence(7, 1) == "run 7 is loaded: 1 batch; every run before it is loaded as well"
