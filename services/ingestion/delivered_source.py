@@ -154,7 +154,10 @@ def _announces_all(request: Request, before: Checkpoint | None, contract: Contra
 
 @dataclass(frozen=True, slots=True)
 class DeliveredSnapshot:
-    """What has been delivered by the time of a run, with the delivery that the run takes."""
+    """What has been delivered by the time of a run, with the delivery that the run takes.
+
+    No part of it can be asked for, nor exported: facts of a data set count no rows, so no run shares one out (chunks.py).
+    """
 
     source: DeliveredSource
     facts: SourceFacts
